@@ -1,0 +1,234 @@
+//! Configuring a runtime: collects, checks once, builds.
+
+#![forbid(unsafe_code)]
+
+use std::str::FromStr;
+
+use crate::config::Shutdown;
+use crate::error::{Error, ErrorKind, Result};
+use crate::runtime::Runtime;
+
+/// Which processors get a core.
+///
+/// Parsed from `all`, or from a list of processor numbers and ranges:
+/// ```
+/// use evenfall::Cores;
+/// assert_eq!("0,2-3".parse::<Cores>()?, Cores::List(vec![0, 2, 3]));
+/// # Ok::<(), evenfall::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Cores {
+    /// Every processor this process may use.
+    #[default]
+    All,
+    /// The first so many of those.
+    Count(usize),
+    /// Exactly these, by the kernel's numbers, each once.
+    List(Vec<usize>),
+}
+
+impl FromStr for Cores {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Cores> {
+        if text.eq_ignore_ascii_case("all") {
+            return Ok(Cores::All);
+        }
+        let refused = || {
+            Error::new(
+                ErrorKind::Cores,
+                format!(
+                    "{text:?} is no list of processors: write `all`, or numbers and ranges such \
+                     as 0,2-3"
+                ),
+            )
+        };
+        let number = |text: &str| text.trim().parse::<usize>().map_err(|_| refused());
+        let mut list = Vec::new();
+        for part in text.split(',') {
+            match part.split_once('-') {
+                None => list.push(number(part)?),
+                Some((first, last)) => {
+                    let (first, last) = (number(first)?, number(last)?);
+                    if first > last || last - first >= PROCESSORS_MOST {
+                        return Err(refused());
+                    }
+                    list.extend(first..=last);
+                }
+            }
+        }
+        Ok(Cores::List(list))
+    }
+}
+
+/// More processors than any kernel has (its limit is 8192): a range longer than this is a slip.
+const PROCESSORS_MOST: usize = 8192;
+
+impl Cores {
+    /// The processors, checked against those this process may use.
+    fn resolve(self) -> Result<Vec<usize>> {
+        let allowed: Vec<usize> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|core| core.id)
+            .collect();
+        let refused = |why: String| Err(Error::new(ErrorKind::Cores, why));
+        if allowed.is_empty() {
+            return refused("the processors of this process cannot be read".to_owned());
+        }
+        match self {
+            Cores::All => Ok(allowed),
+            Cores::Count(0) => refused("0 cores can do nothing: give 1 or more".to_owned()),
+            Cores::Count(count) if count > allowed.len() => refused(format!(
+                "{count} cores were asked for and this process may use {}: give fewer, or widen \
+                 its CPU set (taskset, cpuset)",
+                allowed.len()
+            )),
+            Cores::Count(count) => Ok(allowed[..count].to_vec()),
+            Cores::List(list) => check_list(list, &allowed),
+        }
+    }
+}
+
+/// A list names processors that are there, each once.
+fn check_list(list: Vec<usize>, allowed: &[usize]) -> Result<Vec<usize>> {
+    let refused = |why: String| Err(Error::new(ErrorKind::Cores, why));
+    if list.is_empty() {
+        return refused("an empty list of processors: name at least one".to_owned());
+    }
+    for (place, cpu) in list.iter().enumerate() {
+        if !allowed.contains(cpu) {
+            return refused(format!(
+                "processor {cpu} is not one this process may use ({}): choose of those, or widen \
+                 its CPU set (taskset, cpuset)",
+                ranges(allowed)
+            ));
+        }
+        if list[..place].contains(cpu) {
+            return refused(format!(
+                "processor {cpu} is named twice: two rings would share it"
+            ));
+        }
+    }
+    Ok(list)
+}
+
+/// Sorted numbers as numbers and ranges.
+fn ranges(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &number in numbers {
+        match parts.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => parts.push((number, number)),
+        }
+    }
+    let part = |(first, last): &(usize, usize)| match first == last {
+        true => first.to_string(),
+        false => format!("{first}-{last}"),
+    };
+    parts.iter().map(part).collect::<Vec<_>>().join(",")
+}
+
+/// Configures a [`Runtime`]; made by [`Runtime::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder {
+    /// Which processors.
+    cores: Cores,
+    /// How to stop.
+    shutdown: Shutdown,
+    /// Which signals stop it.
+    signals: Vec<i32>,
+}
+
+impl Builder {
+    /// All processors, the default stop, SIGTERM and SIGINT.
+    pub(crate) fn new() -> Builder {
+        Builder {
+            cores: Cores::All,
+            shutdown: Shutdown::default(),
+            signals: vec![libc::SIGTERM, libc::SIGINT],
+        }
+    }
+
+    /// Which processors get a core. Default: all this process may use.
+    pub fn cores(mut self, cores: Cores) -> Builder {
+        self.cores = cores;
+        self
+    }
+
+    /// How to stop. Default: [`Shutdown::default`].
+    pub fn shutdown(mut self, shutdown: Shutdown) -> Builder {
+        self.shutdown = shutdown;
+        self
+    }
+
+    /// Which signals stop the runtime: of SIGTERM, SIGINT (these two by default), SIGQUIT, SIGHUP,
+    /// SIGUSR1 and SIGUSR2. One runtime of a process has signals; others are built with none.
+    pub fn signals(mut self, signals: impl IntoIterator<Item = i32>) -> Builder {
+        self.signals = signals.into_iter().collect();
+        self
+    }
+
+    /// Blocks the signals on this thread, starts and pins a thread for each core and makes its
+    /// ring.
+    ///
+    /// # Errors
+    ///
+    /// When a number does not fit, a processor cannot be used, or the kernel refuses a ring. The
+    /// error names cause and remedy; nothing is left behind.
+    pub fn build(self) -> Result<Runtime> {
+        self.shutdown.validate()?;
+        let cpus = self.cores.resolve()?;
+        Runtime::start(&cpus, self.shutdown, &self.signals)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_processors_is_numbers_and_ranges() {
+        assert_eq!("all".parse::<Cores>().ok(), Some(Cores::All));
+        assert_eq!("0".parse::<Cores>().ok(), Some(Cores::List(vec![0])));
+        assert_eq!(
+            "3, 0-1".parse::<Cores>().ok(),
+            Some(Cores::List(vec![3, 0, 1]))
+        );
+        for bad in ["", "a", "1-", "-1", "3-1", "0,,1", "0-99999999999"] {
+            let error = bad.parse::<Cores>().expect_err(bad);
+            assert_eq!(error.kind(), ErrorKind::Cores);
+            assert!(
+                error.to_string().contains("0,2-3"),
+                "the remedy is missing: {error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_processor_that_is_not_ours_is_named_with_those_that_are() {
+        let error = check_list(vec![1, 9], &[0, 1, 2, 5]).expect_err("9 is not allowed");
+        assert!(
+            error.to_string().contains('9') && error.to_string().contains("0-2,5"),
+            "{error}"
+        );
+        assert!(
+            check_list(vec![1, 1], &[0, 1]).is_err(),
+            "one processor twice"
+        );
+        assert!(check_list(vec![], &[0]).is_err(), "no processor");
+        assert_eq!(check_list(vec![5, 0], &[0, 1, 2, 5]).ok(), Some(vec![5, 0]));
+    }
+
+    #[test]
+    fn no_cores_and_too_many_are_refused() {
+        assert!(Cores::Count(0).resolve().is_err());
+        assert!(Cores::Count(100_000).resolve().is_err());
+        assert_eq!(
+            Cores::Count(1).resolve().map(|cpus| cpus.len()).ok(),
+            Some(1)
+        );
+    }
+}

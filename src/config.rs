@@ -1,0 +1,185 @@
+//! Every limit of the runtime, with its unit and its reason, and the numbers of a
+//! stop ([`Shutdown`]).
+//!
+//! A queue, batch, retry or wait that is not bounded by something here is a bug.
+//! Relations between the limits are constant assertions: a set that contradicts
+//! itself does not compile.
+#![forbid(unsafe_code)]
+
+mod shutdown;
+
+pub use shutdown::Shutdown;
+pub(crate) use shutdown::nanos;
+
+use std::time::Duration;
+
+// The ring.
+
+/// Entries of a core's submission queue. One turn rarely makes more, and what does
+/// not fit is submitted early.
+pub(crate) const SQ_ENTRIES: u32 = 256;
+
+/// Entries of a core's completion queue. Ring memory counts against the user's
+/// locked-memory limit: 8 MiB hold 97 rings of this shape, and 6 of sixteen times
+/// the size.
+pub(crate) const CQ_ENTRIES: u32 = 4096;
+
+/// The smallest completion queue a ring is made with when locked memory is scarce.
+pub(crate) const CQ_ENTRIES_MIN: u32 = 512;
+
+/// Buffers in a core's receive pool. At 32 of them the pool ran dry all the time
+/// and throughput fell to 0.57 of epoll's; far more of them miss the cache.
+pub(crate) const POOL_BUFFERS: u16 = 512;
+
+/// Bytes of one receive buffer. With the count above: 4 MiB a core.
+pub(crate) const BUFFER_BYTES: usize = 8192;
+
+/// Free buffers below which what arrives, and what is sent back, is copied to the heap: the rest
+/// is for connections that have none.
+pub(crate) const POOL_LOW: u16 = POOL_BUFFERS / 8;
+
+// One turn.
+
+/// Task polls in one turn, so that completions and a stop are looked at in between.
+pub(crate) const TASK_BUDGET: usize = 256;
+
+/// Timers expired in one turn.
+pub(crate) const TIMER_BUDGET: usize = 1024;
+
+/// Letters handled in one turn. A full mailbox must not keep a core from its ring.
+pub(crate) const LETTER_BUDGET: usize = 1024;
+
+/// Idle connections told of a stop in one turn. Mass closing in one go would
+/// starve the requests that are still being answered.
+pub(crate) const DRAIN_BATCH: usize = 64;
+
+// Sockets.
+
+/// Accepted connections that wait for `accept` on one core. Beyond it the accept is
+/// cancelled and the rest stay in the kernel's backlog.
+pub(crate) const ACCEPT_QUEUE: usize = 1024;
+
+/// Bytes a connection may hold inbound before its receive is stopped.
+pub(crate) const CONN_INBOUND_BYTES: usize = 128 * 1024;
+
+/// Pool buffers one connection may hold, queued or in its user's hands. Beyond it
+/// what arrives is copied to the heap: a slow reader pays with memory of its own.
+pub(crate) const CONN_SHARE_CHUNKS: u16 = 32;
+
+/// Bytes queued outbound above which writers wait.
+pub(crate) const HIGH_WATER_BYTES: usize = 256 * 1024;
+
+/// Segments of one send. More of them make the message header larger than what
+/// the rest of the call costs.
+pub(crate) const SEND_IOVECS: usize = 64;
+
+/// Bytes one send covers at most: enough to fill any socket, and a count the kernel can return.
+pub(crate) const SEND_BYTES: usize = 1 << 24;
+
+/// Bytes copied into one segment before a further one is begun.
+pub(crate) const TAIL_BYTES: usize = 64 * 1024;
+
+/// Backlog asked of `listen`. The kernel caps it at `net.core.somaxconn`.
+pub(crate) const LISTEN_BACKLOG: i32 = 4096;
+
+/// Pause of an accept that met the limit on open files. Arming it again at once
+/// made 24,775 completions in 50 ms.
+pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+
+// A stop.
+
+/// Shortest backlog window: what a handshake on a local network needs.
+pub(crate) const WINDOW_MIN: Duration = Duration::from_millis(20);
+
+/// Longest backlog window, three times a round trip of a third of a second.
+pub(crate) const WINDOW_MAX: Duration = Duration::from_secs(1);
+
+/// Shortest window for a first byte behind the hop-count gate, which delays what a
+/// client sent before the accept by 200 ms.
+pub(crate) const WINDOW_TTL_MIN: Duration = Duration::from_millis(300);
+
+/// A listener that accepted nothing for this long has no handshakes to wait for.
+pub(crate) const HANDSHAKE_RECENT: Duration = Duration::from_secs(1);
+
+/// How often the coordinator wakes during a stop, and one tick of the dead-man.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
+
+/// A wait that took this much longer than the heartbeat was a suspension of the process, not a
+/// late wake.
+pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
+
+/// Triggers kept for the report; of a storm the first ones tell all.
+pub(crate) const TRIGGERS_KEPT: usize = 32;
+
+/// Signals closer together than this count once: a terminal's group and the parent
+/// both send, and storms are not determination.
+pub(crate) const SIGNAL_DEDUP: Duration = Duration::from_millis(300);
+
+/// What a forced stop may still take, hooks included.
+pub(crate) const FORCE_BUDGET: Duration = Duration::from_secs(1);
+
+/// One turn: what a phase that was entered has before it is cut, and what Closing
+/// has in any case.
+pub(crate) const CLOSE_FLOOR: Duration = Duration::from_millis(50);
+
+/// The most that is kept for Closing by default. It ends kernel operations, which
+/// took 12 ms for 10,000 of them; a tenth of a long timeout would be waste.
+pub(crate) const CLOSE_RESERVE_MAX: Duration = Duration::from_millis(500);
+
+/// Least silence after our FIN is acknowledged before a socket is closed.
+pub(crate) const LINGER_QUIET_MIN: Duration = Duration::from_millis(5);
+
+/// First pause before a closing connection's peer is looked at again: about a round trip on a
+/// local network. It doubles.
+pub(crate) const LINGER_CHECK_MIN: Duration = Duration::from_micros(250);
+
+/// Longest such pause: how much later than the last acknowledgement a slow peer's connection is
+/// closed.
+pub(crate) const LINGER_CHECK_MAX: Duration = Duration::from_millis(20);
+
+/// Connections taken from a backlog in one go: twice the longest backlog asked for, since with no
+/// gate further ones arrive meanwhile.
+pub(crate) const SWEEP_MOST: usize = 2 * LISTEN_BACKLOG as usize;
+
+/// Pause of a sweep that met the limit on open files.
+pub(crate) const SWEEP_RETRY: Duration = Duration::from_millis(5);
+
+// Time.
+
+/// Width of a slot of the timer wheel's lowest level, in nanoseconds: 65 µs, finer
+/// than what a wake costs, and a shift instead of a division.
+pub(crate) const TICK_NS: u64 = 65_536;
+
+const _: () = {
+    assert!(SQ_ENTRIES.is_power_of_two() && CQ_ENTRIES.is_power_of_two());
+    // One turn's submissions complete without overflowing the queue.
+    assert!(CQ_ENTRIES >= 2 * SQ_ENTRIES);
+    assert!(CQ_ENTRIES_MIN >= 2 * SQ_ENTRIES && CQ_ENTRIES_MIN <= CQ_ENTRIES);
+    // The kernel's rule for a buffer ring.
+    assert!(POOL_BUFFERS.is_power_of_two() && POOL_BUFFERS <= 32_768);
+    // One stalled reader leaves the pool to the others.
+    assert!(CONN_SHARE_CHUNKS <= POOL_BUFFERS / 8);
+    // Within its share of the pool a connection can fill its inbound bound.
+    assert!(CONN_SHARE_CHUNKS as usize * BUFFER_BYTES >= CONN_INBOUND_BYTES);
+    // Below the high-water mark a segment can be as large as a buffer.
+    assert!(HIGH_WATER_BYTES >= SEND_IOVECS / 2 * BUFFER_BYTES);
+    // What a send covers fits the kernel's count of it.
+    assert!(SEND_BYTES <= i32::MAX as usize && TAIL_BYTES <= HIGH_WATER_BYTES);
+    assert!(LINGER_CHECK_MIN.as_nanos() >= TICK_NS as u128);
+    // The kernel's UIO_MAXIOV.
+    assert!(SEND_IOVECS <= 1024);
+    // A batch of connections told of the stop can all be polled in the same turn.
+    assert!(DRAIN_BATCH <= TASK_BUDGET);
+    assert!(TICK_NS.is_power_of_two());
+
+    let window_min = WINDOW_MIN.as_millis();
+    let window_ttl_min = WINDOW_TTL_MIN.as_millis();
+    assert!(window_min <= window_ttl_min && window_ttl_min <= WINDOW_MAX.as_millis());
+    // The floor of Closing is one heartbeat: a cut is seen at the next one.
+    assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
+    assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());
+    // A forced stop has room for a turn of hooks and for Closing.
+    assert!(2 * CLOSE_FLOOR.as_millis() <= FORCE_BUDGET.as_millis());
+    // Two counted signals leave time to hear the second as a second one.
+    assert!(SIGNAL_DEDUP.as_millis() < FORCE_BUDGET.as_millis());
+};

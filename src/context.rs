@@ -1,0 +1,133 @@
+//! One core's own things, the one thread-local that names them, and the one message when there
+//! are none.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::rc::Rc;
+
+use crate::hooks::HookList;
+use crate::io::{Io, Leftovers};
+use crate::shared::{Shared, Station};
+use crate::sync::Arc;
+use crate::task::{JoinHandle, Kind, Tasks};
+
+/// Everything that belongs to one core. Handles of the core's sockets and timers hold it by `Rc`,
+/// so they work, and say that the core has ended, for as long as they live.
+pub(crate) struct Local {
+    /// The core's index in its runtime, from 0.
+    pub(crate) index: usize,
+    /// The processor it is pinned to.
+    pub(crate) cpu: usize,
+    /// The runtime's shared part.
+    pub(crate) shared: Arc<Shared>,
+    /// The main future, from its start until the stop has read its result.
+    pub(crate) main: RefCell<Option<JoinHandle<std::io::Result<()>>>>,
+    /// Its tasks.
+    pub(crate) tasks: Tasks,
+    /// Its ring, timers and sockets. Borrowed for a few statements, never while user code runs.
+    pub(crate) io: RefCell<Io>,
+    /// Its hooks.
+    pub(crate) hooks: HookList,
+    /// Set when Closing begins: no task is taken any more.
+    pub(crate) closed: Cell<bool>,
+    /// Spawns that were refused.
+    pub(crate) rejected: Cell<u64>,
+    /// Delayed spawns that the stop cancelled.
+    pub(crate) timers_cancelled: Cell<u64>,
+}
+
+thread_local! {
+    /// The core this thread is, if it is one.
+    static LOCAL: RefCell<Option<Rc<Local>>> = const { RefCell::new(None) };
+}
+
+/// Makes this thread the core of `local` until the result is dropped.
+pub(crate) fn enter(local: Rc<Local>) -> Entered {
+    LOCAL.with(|place| place.replace(Some(local)));
+    Entered(())
+}
+
+/// See [`enter`].
+#[must_use]
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        let _gone = LOCAL.try_with(|place| place.take());
+    }
+}
+
+/// The core this thread is, if it is one.
+pub(crate) fn current() -> Option<Rc<Local>> {
+    LOCAL
+        .try_with(|place| place.borrow().clone())
+        .ok()
+        .flatten()
+}
+
+/// The core this thread is.
+///
+/// # Panics
+///
+/// On any other thread: there is no core to do what was asked for.
+#[track_caller]
+pub(crate) fn here() -> Rc<Local> {
+    current().unwrap_or_else(|| {
+        panic!(
+            "this must be called on a core of an evenfall runtime: inside the future given to \
+             Runtime::run, or inside a task spawned from there"
+        )
+    })
+}
+
+impl Local {
+    /// This core's station.
+    pub(crate) fn station(&self) -> &Station {
+        &self.shared.stations[self.index]
+    }
+
+    /// The time now (ns); reads the clock.
+    pub(crate) fn now_ns(&self) -> u64 {
+        self.shared.clock.now_ns()
+    }
+
+    /// Spawns a task, or gives the future back in Closing.
+    pub(crate) fn spawn<F>(
+        &self,
+        future: F,
+        kind: Kind,
+        site: &'static Location<'static>,
+    ) -> Result<JoinHandle<F::Output>, F>
+    where
+        F: Future + 'static,
+        F::Output: 'static,
+    {
+        if self.closed.get() {
+            self.rejected.set(self.rejected.get() + 1);
+            return Err(future);
+        }
+        let handle = self.tasks.spawn(future, kind, site);
+        if kind == Kind::Essential {
+            let mut io = self.io.borrow_mut();
+            io.activity_ns = io.now_ns;
+        }
+        Ok(handle)
+    }
+
+    /// Wakes and drops what had to wait for the end of a borrow, until nothing is left. Bounded:
+    /// what a waker or a destructor makes in the last round waits for the next turn.
+    pub(crate) fn settle(&self, leftovers: &mut Leftovers) {
+        for _ in 0..SETTLE_ROUNDS {
+            self.io.borrow_mut().take_leftovers(leftovers);
+            if leftovers.is_empty() {
+                return;
+            }
+            leftovers.settle();
+        }
+    }
+}
+
+/// How often one turn looks for what waking and dropping has left behind.
+const SETTLE_ROUNDS: usize = 4;

@@ -1,0 +1,98 @@
+//! The hooks of one core: registered by name, run last first when the stop asks for them.
+
+#![forbid(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::report::HookReport;
+
+/// What a hook does, made when its turn comes.
+pub(crate) type Start = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
+
+/// A hook that has not run.
+pub(crate) struct Hook {
+    /// Names it for its handle.
+    pub(crate) id: u64,
+    /// Names it for people.
+    pub(crate) name: String,
+    /// How long it may take.
+    pub(crate) budget: Duration,
+    /// What it does.
+    pub(crate) start: Start,
+    /// Where it was registered.
+    pub(crate) site: &'static Location<'static>,
+}
+
+/// The hooks of one core, and what became of those that ran.
+#[derive(Default)]
+pub(crate) struct HookList {
+    /// In the order they were registered.
+    waiting: RefCell<Vec<Hook>>,
+    /// The last id given.
+    last_id: Cell<u64>,
+    /// In the order they ran.
+    results: RefCell<Vec<HookReport>>,
+    /// Whoever runs them, while a hook is under way: to be woken when its time changes.
+    runner: RefCell<Option<Waker>>,
+}
+
+impl HookList {
+    /// Adds a hook; it runs before all that are there. Returns its id.
+    pub(crate) fn add(
+        &self,
+        name: String,
+        budget: Duration,
+        start: Start,
+        site: &'static Location<'static>,
+    ) -> u64 {
+        let id = self.last_id.get() + 1;
+        self.last_id.set(id);
+        self.waiting.borrow_mut().push(Hook {
+            id,
+            name,
+            budget,
+            start,
+            site,
+        });
+        id
+    }
+
+    /// Takes a hook out again; `None` if it has run or runs.
+    pub(crate) fn remove(&self, id: u64) -> Option<Hook> {
+        let mut waiting = self.waiting.borrow_mut();
+        let place = waiting.iter().position(|hook| hook.id == id)?;
+        Some(waiting.remove(place))
+    }
+
+    /// The hook whose turn it is.
+    pub(crate) fn next(&self) -> Option<Hook> {
+        self.waiting.borrow_mut().pop()
+    }
+
+    /// Notes what became of a hook.
+    pub(crate) fn note(&self, result: HookReport) {
+        self.results.borrow_mut().push(result);
+    }
+
+    /// What became of all that ran.
+    pub(crate) fn take_results(&self) -> Vec<HookReport> {
+        self.results.take()
+    }
+
+    /// Parks the runner's waker; the one that was there comes back.
+    pub(crate) fn park_runner(&self, waker: Waker) -> Option<Waker> {
+        self.runner.replace(Some(waker))
+    }
+
+    /// The hooks' time has changed: the runner must look at it.
+    pub(crate) fn wake_runner(&self) {
+        let waker = self.runner.take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,686 @@
+//! The connection record: the owner of a socket, of its pending operations and of its bytes.
+//!
+//! A handle (`TcpStream`) is a place in the table of these records, and a future is a waker parked
+//! in one. So dropping a future takes back a waker and nothing else, and dropping the handle says
+//! "nobody will read or write any more": the record then flushes and closes by itself
+//! ([`closing`](super::closing)), in every phase alike.
+//!
+//! The receive of a connection is one multishot operation into the core's pool:
+//! ```text
+//!             arm                  limit reached: pause
+//!  Off ─────────────────▶ Armed ───────────────────────▶ Stopping
+//!   ▲ ▲                     │                               │
+//!   │ └─── last completion ─┴────────── last completion ────┘
+//!   │                       │ last completion: no buffers
+//!   └──── feed_starved ── Starved
+//! ```
+//! It is armed again only after the last completion, and under a new generation, lest a late
+//! cancel end its successor.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::task::{Context, Poll, Waker};
+
+use socket2::SockRef;
+
+use super::closing::Stage;
+use super::outbound::{Outbound, Segment};
+use super::timer::Timer;
+use super::{Io, park};
+use crate::config::{CONN_INBOUND_BYTES, CONN_SHARE_CHUNKS, HIGH_WATER_BYTES, POOL_LOW};
+use crate::ring::buffers::Chunk;
+use crate::ring::driver::Completion;
+use crate::ring::port::Sqe;
+use crate::ring::sys::socket;
+use crate::ring::token::{Kind, Token};
+use crate::wheel::Key;
+
+/// Where a connection came from. The stop waits for accepted ones only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A listener accepted it.
+    Accepted,
+    /// This side connected.
+    Outgoing,
+}
+
+/// See the module's diagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Recv {
+    /// No receive is in the kernel.
+    Off,
+    /// The receive of this generation is in the kernel.
+    Armed(u32),
+    /// As `Armed`, and a cancel has been sent.
+    Stopping(u32),
+    /// No receive is in the kernel, for want of buffers; the record is in the list of the starved.
+    Starved,
+}
+
+/// What the receiving side has met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// More may come.
+    Open,
+    /// The peer's FIN.
+    Ended,
+    /// An errno; nothing more can come.
+    Failed(i32),
+}
+
+/// A send that failed after its bytes were queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct WriteFailure {
+    /// The kernel's errno.
+    pub(super) errno: i32,
+    /// Bytes of this connection the kernel took before it.
+    pub(super) taken: u64,
+}
+
+/// One connection. See the module.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    /// Open until the last completion that names it, and then closed by the closing machine.
+    pub(super) fd: Option<OwnedFd>,
+    /// Where it came from.
+    pub(super) origin: Origin,
+    /// Live handles; 0 also while it waits in a listener's queue.
+    pub(super) handles: u8,
+    /// Whether it waits in a listener's queue: then it has no handle and yet is not given up.
+    pub(super) queued: bool,
+    /// The receive.
+    pub(super) recv: Recv,
+    /// The generation of the send in flight; there is at most one.
+    pub(super) send: Option<u32>,
+    /// Whether it is in the list of records that have a send to make.
+    pub(super) dirty: bool,
+    /// What came and nobody has taken; no chunk is empty.
+    pub(super) inbound: VecDeque<Chunk>,
+    /// The sum of `inbound`.
+    pub(super) inbound_bytes: usize,
+    /// What is to be sent.
+    pub(super) outbound: Outbound,
+    /// Who waits for bytes or the end.
+    pub(super) reader: Option<Waker>,
+    /// Who waits for room, for a flush or for the close.
+    pub(super) writer: Option<Waker>,
+    /// Where in its closing it is.
+    pub(super) stage: Stage,
+    /// What the receiving side has met.
+    pub(super) incoming: Incoming,
+    /// What the sending side has met.
+    pub(super) write_failure: Option<WriteFailure>,
+    /// Bytes the kernel took for sending.
+    pub(super) taken: u64,
+    /// When bytes last came or were taken, and at first when it was opened (ns).
+    pub(super) active_ns: u64,
+    /// When it was opened (ns).
+    pub(super) opened_ns: u64,
+    /// Whether a byte ever came.
+    pub(super) first_byte: bool,
+    /// Whether its handler ever called `next_request`: then it is never told in mid-request.
+    pub(super) asks: bool,
+    /// Whether its handler waits in `next_request` now.
+    pub(super) between: bool,
+    /// Whether a request was begun and the handler has not come back for the next.
+    pub(super) in_request: bool,
+    /// Whether the stop has told the handler that nothing more will come.
+    pub(super) told: bool,
+    /// Whether the peer's FIN had come when closing began.
+    pub(super) peer_first: bool,
+    /// Its one timer: the drain's while open, the linger's while closing.
+    pub(super) timer: Option<Key>,
+}
+
+impl Conn {
+    /// A fresh record of `fd`.
+    fn new(fd: OwnedFd, origin: Origin, now_ns: u64) -> Conn {
+        Conn {
+            fd: Some(fd),
+            origin,
+            handles: 0,
+            queued: false,
+            recv: Recv::Off,
+            send: None,
+            dirty: false,
+            inbound: VecDeque::new(),
+            inbound_bytes: 0,
+            outbound: Outbound::default(),
+            reader: None,
+            writer: None,
+            stage: Stage::Open,
+            incoming: Incoming::Open,
+            write_failure: None,
+            taken: 0,
+            active_ns: now_ns,
+            opened_ns: now_ns,
+            first_byte: false,
+            asks: false,
+            between: false,
+            in_request: false,
+            told: false,
+            peer_first: false,
+            timer: None,
+        }
+    }
+
+    /// The descriptor's number, while it is open.
+    pub(super) fn raw(&self) -> Option<RawFd> {
+        self.fd.as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// The descriptor, while it is open.
+    pub(super) fn borrow(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Whether both directions are beyond repair.
+    pub(super) fn is_dead(&self) -> bool {
+        self.write_failure.is_some() || matches!(self.incoming, Incoming::Failed(_))
+    }
+
+    /// Whether the user side may still write.
+    fn may_write(&self) -> io::Result<()> {
+        if let Some(failure) = self.write_failure {
+            return Err(super::errors::write_failed(failure.errno, failure.taken));
+        }
+        match self.stage {
+            Stage::Open => Ok(()),
+            _ => Err(super::errors::closed()),
+        }
+    }
+
+    /// Whether the kernel holds an operation of this record.
+    pub(super) fn in_kernel(&self) -> bool {
+        matches!(self.recv, Recv::Armed(_) | Recv::Stopping(_)) || self.send.is_some()
+    }
+}
+
+/// What the user side asks of a connection.
+impl Io {
+    /// Makes a record for `fd`.
+    pub(crate) fn adopt(&mut self, fd: OwnedFd, origin: Origin) -> u32 {
+        if origin == Origin::Accepted {
+            self.tally.opened();
+        }
+        self.conns.insert(Conn::new(fd, origin, self.now_ns)) as u32
+    }
+
+    /// A first handle is made to the record: it begins to receive.
+    pub(crate) fn take_handle(&mut self, index: u32) {
+        if let Some(conn) = self.conn(index) {
+            conn.queued = false;
+            conn.handles = 1;
+        }
+        self.arm_recv(index);
+    }
+
+    /// A second handle is made to the record (the halves of a stream).
+    pub(crate) fn add_handle(&mut self, index: u32) {
+        if let Some(conn) = self.conn(index) {
+            conn.handles += 1;
+        }
+    }
+
+    /// The next chunk; an empty one at the end of the stream.
+    pub(crate) fn poll_recv(
+        &mut self,
+        index: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Chunk>> {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return Poll::Ready(Err(super::errors::closed()));
+        };
+        if let Some(chunk) = conn.inbound.pop_front() {
+            conn.inbound_bytes -= chunk.len();
+            self.resume_recv(index);
+            return Poll::Ready(Ok(chunk));
+        }
+        match conn.incoming {
+            Incoming::Ended => Poll::Ready(Ok(Chunk::empty())),
+            Incoming::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            Incoming::Open if conn.told => Poll::Ready(Ok(Chunk::empty())),
+            Incoming::Open => {
+                park(&mut conn.reader, context, &mut self.spent_wakers);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Puts back the rest of a chunk that was taken: it will be the next one.
+    pub(crate) fn put_back(&mut self, index: u32, chunk: Chunk) {
+        if let Some(conn) = self.conn(index) {
+            if !chunk.is_empty() {
+                conn.inbound_bytes += chunk.len();
+                conn.inbound.push_front(chunk);
+            }
+        }
+    }
+
+    /// Whether another request is coming: `true` as soon as a byte of it is here, `false` at the
+    /// end of the stream or when the stop found nothing here and told so.
+    pub(crate) fn poll_next_request(
+        &mut self,
+        index: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        self.end_request(index);
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return Poll::Ready(Err(super::errors::closed()));
+        };
+        conn.asks = true;
+        conn.between = false;
+        if !conn.inbound.is_empty() {
+            conn.in_request = true;
+            self.tally.requests_begun += 1;
+            return Poll::Ready(Ok(true));
+        }
+        if let Some(failure) = conn.write_failure {
+            let error = super::errors::write_failed(failure.errno, failure.taken);
+            return Poll::Ready(Err(error));
+        }
+        match conn.incoming {
+            Incoming::Ended => return Poll::Ready(Ok(false)),
+            Incoming::Failed(errno) => {
+                return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+            }
+            Incoming::Open => {}
+        }
+        if !conn.told {
+            conn.between = true;
+            park(&mut conn.reader, context, &mut self.spent_wakers);
+            self.tell_between(index);
+        }
+        match self.conns.get(index as usize) {
+            Some(conn) if !conn.told => Poll::Pending,
+            _ => Poll::Ready(Ok(false)),
+        }
+    }
+
+    /// The future of a `next_request` is gone: its handler is not between requests any more.
+    pub(crate) fn leave_next_request(&mut self, index: u32) {
+        if let Some(conn) = self.conn(index) {
+            conn.between = false;
+        }
+    }
+
+    /// Counts the request under way, if there is one, as answered.
+    pub(super) fn end_request(&mut self, index: u32) {
+        if let Some(conn) = self.conns.get_mut(index as usize) {
+            if std::mem::take(&mut conn.in_request) && !conn.is_dead() {
+                self.tally.requests_answered += 1;
+            }
+        }
+    }
+
+    /// Ready when the queue is below its high-water mark.
+    pub(crate) fn poll_writable(
+        &mut self,
+        index: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return Poll::Ready(Err(super::errors::closed()));
+        };
+        conn.may_write()?;
+        if conn.outbound.bytes() < HIGH_WATER_BYTES {
+            return Poll::Ready(Ok(()));
+        }
+        park(&mut conn.writer, context, &mut self.spent_wakers);
+        Poll::Pending
+    }
+
+    /// Queues a segment. Only after `poll_writable` was ready in the same poll.
+    pub(crate) fn push(&mut self, index: u32, segment: Segment) {
+        let share = u32::from(CONN_SHARE_CHUNKS);
+        let pool = self.driver.pool();
+        let short = pool.charged(index) > share || pool.free() < u32::from(POOL_LOW);
+        let segment = match segment {
+            // A slow reader may cost memory of its own, never the neighbours' buffers.
+            Segment::Chunk(chunk) if short => Segment::Chunk(chunk.into_heap()),
+            other => other,
+        };
+        match self.conns.get_mut(index as usize) {
+            Some(conn) => conn.outbound.push(segment),
+            None => self.spent_segments.push(segment),
+        }
+        self.mark_dirty(index);
+    }
+
+    /// Queues a copy of as many of `bytes` as fit below the high-water mark, and says how many.
+    /// Only after `poll_writable` was ready in the same poll.
+    pub(crate) fn append(&mut self, index: u32, bytes: &[u8]) -> usize {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return bytes.len();
+        };
+        let room = HIGH_WATER_BYTES.saturating_sub(conn.outbound.bytes());
+        let count = room.min(bytes.len());
+        conn.outbound.append(&bytes[..count]);
+        self.mark_dirty(index);
+        count
+    }
+
+    /// Ready when the kernel has taken all that was queued.
+    pub(crate) fn poll_flush(
+        &mut self,
+        index: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return Poll::Ready(Err(super::errors::closed()));
+        };
+        if let Some(failure) = conn.write_failure {
+            let error = super::errors::write_failed(failure.errno, failure.taken);
+            return Poll::Ready(Err(error));
+        }
+        if conn.outbound.bytes() == 0 && conn.send.is_none() {
+            return Poll::Ready(Ok(()));
+        }
+        park(&mut conn.writer, context, &mut self.spent_wakers);
+        Poll::Pending
+    }
+
+    /// Bytes of this connection that the kernel took for sending.
+    pub(crate) fn taken(&self, index: u32) -> u64 {
+        self.conns.get(index as usize).map_or(0, |conn| conn.taken)
+    }
+
+    /// Runs `ask` on the connection's socket.
+    pub(crate) fn with_socket<T>(
+        &self,
+        index: u32,
+        ask: impl FnOnce(SockRef<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match self.conns.get(index as usize).and_then(Conn::borrow) {
+            Some(fd) => ask(SockRef::from(&fd)),
+            None => Err(super::errors::closed()),
+        }
+    }
+
+    /// The peer's address, as long as the socket knows it.
+    pub(crate) fn peer_name(&self, index: u32) -> Option<SocketAddr> {
+        self.with_socket(index, |socket| socket.peer_addr())
+            .ok()
+            .and_then(|address| address.as_socket())
+    }
+}
+
+/// What completions and the turn do to a connection.
+impl Io {
+    /// The record at `index`.
+    pub(super) fn conn(&mut self, index: u32) -> Option<&mut Conn> {
+        self.conns.get_mut(index as usize)
+    }
+
+    /// Puts the receive into the kernel, if there is none and something may come.
+    pub(super) fn arm_recv(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        let wanted =
+            conn.recv == Recv::Off && conn.incoming == Incoming::Open && conn.stage.receives();
+        let (true, Some(fd)) = (wanted, conn.raw()) else {
+            return;
+        };
+        let generation = self.generations.advance();
+        conn.recv = Recv::Armed(generation);
+        let token = Token {
+            kind: Kind::Recv,
+            index,
+            generation,
+        };
+        self.driver.submit(Sqe::RecvMulti { fd }, token);
+    }
+
+    /// Takes the receive out of the kernel, if it is there.
+    pub(super) fn stop_recv(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        if let Recv::Armed(generation) = conn.recv {
+            conn.recv = Recv::Stopping(generation);
+            self.driver.cancel(Token {
+                kind: Kind::Recv,
+                index,
+                generation,
+            });
+        }
+    }
+
+    /// Arms a receive that was stopped by the limit, once half of it is free again.
+    fn resume_recv(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        if conn.recv == Recv::Off && conn.inbound_bytes < CONN_INBOUND_BYTES / 2 {
+            self.arm_recv(index);
+        }
+    }
+
+    /// One completion of a receive.
+    pub(super) fn on_recv(&mut self, completion: Completion) {
+        let Completion {
+            token,
+            result,
+            more,
+            chunk,
+            ..
+        } = completion;
+        let now_ns = self.now_ns;
+        let conn = match self.conns.get_mut(token.index as usize) {
+            Some(conn)
+                if matches!(conn.recv, Recv::Armed(g) | Recv::Stopping(g)
+                    if g == token.generation) =>
+            {
+                conn
+            }
+            _ => return self.driver.stale(token.pack()),
+        };
+        if !more {
+            conn.recv = Recv::Off;
+        }
+        match result {
+            0 => self.on_fin(token.index),
+            1.. => {
+                conn.active_ns = now_ns;
+                conn.first_byte = true;
+                self.tally.received += result as u64;
+                if let Some(chunk) = chunk {
+                    self.deliver(token.index, chunk);
+                }
+            }
+            _ if result == -libc::ENOBUFS => {
+                conn.recv = Recv::Starved;
+                self.starved.push_back(token.index);
+            }
+            _ if result == -libc::ECANCELED => {}
+            _ => self.on_recv_error(token.index, -result),
+        }
+        if !more {
+            self.after_last_recv(token.index);
+        }
+    }
+
+    /// The receive is out of the kernel: a closing record takes its next step, an open one arms
+    /// again if it has room.
+    fn after_last_recv(&mut self, index: u32) {
+        let Some(conn) = self.conns.get(index as usize) else {
+            return;
+        };
+        if conn.stage == Stage::Open {
+            self.resume_recv(index);
+        } else {
+            self.step_closing(index);
+        }
+    }
+
+    /// Bytes came: to the reader, or, if nobody will ever read again, to nobody.
+    fn deliver(&mut self, index: u32, chunk: Chunk) {
+        let pool = self.driver.pool();
+        let short =
+            pool.charged(index) > u32::from(CONN_SHARE_CHUNKS) || pool.free() < u32::from(POOL_LOW);
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        if conn.stage.discards() {
+            self.tally.late += chunk.len() as u64;
+            return;
+        }
+        let chunk = if short { chunk.into_heap() } else { chunk };
+        conn.inbound_bytes += chunk.len();
+        conn.inbound.push_back(chunk);
+        self.wakers.extend(conn.reader.take());
+        if conn.inbound_bytes >= CONN_INBOUND_BYTES {
+            self.stop_recv(index);
+        }
+    }
+
+    /// The peer's FIN came.
+    fn on_fin(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        conn.incoming = Incoming::Ended;
+        self.wakers.extend(conn.reader.take());
+    }
+
+    /// The receive failed: nothing more can come, and nothing that is queued can arrive.
+    fn on_recv_error(&mut self, index: u32, errno: i32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        conn.incoming = Incoming::Failed(errno);
+        if conn.write_failure.is_none() && conn.send.is_none() {
+            let unsent = conn.outbound.bytes() as u64;
+            let taken = conn.taken;
+            if unsent > 0 {
+                conn.write_failure = Some(WriteFailure { errno, taken });
+            }
+        }
+        self.wakers.extend(conn.reader.take());
+        self.wakers.extend(conn.writer.take());
+    }
+
+    /// Arms the receives that ran out of buffers, as many as there are buffers now.
+    pub(crate) fn feed_starved(&mut self) {
+        let mut free = self.driver.pool().free();
+        while free > 0 {
+            let Some(index) = self.starved.pop_front() else {
+                return;
+            };
+            if let Some(conn) = self.conn(index) {
+                if conn.recv == Recv::Starved {
+                    conn.recv = Recv::Off;
+                    self.arm_recv(index);
+                    free -= 1;
+                }
+            }
+        }
+    }
+
+    /// Remembers that the record has a send to make at the end of this turn.
+    fn mark_dirty(&mut self, index: u32) {
+        if let Some(conn) = self.conns.get_mut(index as usize) {
+            if !conn.dirty {
+                conn.dirty = true;
+                self.dirty.push(index);
+            }
+        }
+    }
+
+    /// Makes one send for each record that has bytes queued and none in flight.
+    pub(crate) fn flush_sends(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            if let Some(conn) = self.conns.get_mut(index as usize) {
+                conn.dirty = false;
+                self.make_send(index);
+            }
+        }
+        // Nothing in the loop marks a record dirty, so the list kept its memory and lost nothing.
+        self.dirty = dirty;
+    }
+
+    /// Puts a send into the kernel, if something is queued and none is there.
+    fn make_send(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        let (false, None, Some(fd)) = (conn.is_dead(), conn.send, conn.raw()) else {
+            return;
+        };
+        let Some(sqe) = conn.outbound.seal(fd) else {
+            return;
+        };
+        let generation = self.generations.advance();
+        conn.send = Some(generation);
+        self.driver.submit(
+            sqe,
+            Token {
+                kind: Kind::Send,
+                index,
+                generation,
+            },
+        );
+    }
+
+    /// The completion of a send.
+    pub(super) fn on_send(&mut self, completion: &Completion) {
+        let Completion { token, result, .. } = *completion;
+        let now_ns = self.now_ns;
+        let conn = match self.conns.get_mut(token.index as usize) {
+            Some(conn) if conn.send == Some(token.generation) => conn,
+            _ => return self.driver.stale(token.pack()),
+        };
+        conn.send = None;
+        let count = usize::try_from(result).unwrap_or(0);
+        conn.outbound.advance(count, &mut self.spent_segments);
+        conn.taken += count as u64;
+        self.tally.sent += count as u64;
+        if result > 0 {
+            conn.active_ns = now_ns;
+        } else if result < 0 && result != -libc::EINTR && result != -libc::EAGAIN {
+            let taken = conn.taken;
+            conn.write_failure.get_or_insert(WriteFailure {
+                errno: -result,
+                taken,
+            });
+            self.wakers.extend(conn.reader.take());
+        }
+        if conn.outbound.bytes() < HIGH_WATER_BYTES {
+            self.wakers.extend(conn.writer.take());
+        }
+        let open = conn.stage == Stage::Open;
+        if conn.outbound.bytes() > 0 {
+            self.make_send(token.index);
+        }
+        if !open {
+            self.step_closing(token.index);
+        }
+    }
+
+    /// Starts or moves the record's one timer.
+    pub(super) fn set_conn_timer(&mut self, index: u32, at_ns: u64) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        if let Some(key) = conn.timer.take() {
+            self.wheel.cancel(key);
+        }
+        let timer = Timer::Conn { index };
+        conn.timer = Some(self.wheel.insert(super::timer::tick(at_ns), timer));
+    }
+
+    /// What the kernel knows of bytes on their way to the peer; 0 when the socket is gone.
+    pub(super) fn unacknowledged(&self, index: u32) -> u64 {
+        self.conns
+            .get(index as usize)
+            .and_then(Conn::borrow)
+            .and_then(|fd| socket::unacknowledged(fd).ok())
+            .unwrap_or(0)
+    }
+}

@@ -1,0 +1,427 @@
+//! What a stop does to the sockets of one core, before any deadline.
+//!
+//! A listener:
+//! ```text
+//!       begin_drain          window over        last completion,
+//!       (gate down)          (cancel accept)    accept4 until empty, close
+//!  No ─────────────▶ Window ─────────────▶ Sweep ─────────────▶ Done
+//!  └────────────── begin_sweep ─────────────▲ (no window; last handle gone)
+//! ```
+//! Accepted connections are told that nothing more will be asked of them: one that waits in
+//! `next_request` as soon as its socket is found empty, one that never asks after `idle_grace` of
+//! silence. The telling goes in batches, so that connections at work are not starved.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use super::Io;
+use super::closing::Stage;
+use super::conn::{Conn, Incoming, Origin};
+use super::listener::Accept;
+use super::tally::End;
+use super::timer::{Timer, tick};
+use crate::clock::ns;
+use crate::config::{
+    DRAIN_BATCH, HANDSHAKE_RECENT, SWEEP_MOST, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN, WINDOW_TTL_MIN,
+};
+use crate::report::Gate;
+use crate::ring::sys::socket;
+
+/// Where in the stop a listener is. See the module's diagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drain {
+    /// It accepts as ever.
+    No,
+    /// The gate is down; handshakes under way may complete until then (ns).
+    Window { until_ns: u64 },
+    /// The accept is called back; then the backlog is emptied.
+    Sweep,
+    /// Closed; no connection was left behind in it.
+    Done,
+}
+
+/// The drain of one core's connections.
+#[derive(Debug)]
+pub(crate) struct Draining {
+    /// When it began (ns).
+    started_ns: u64,
+    /// How much silence ends a connection whose handler never asks (ns).
+    idle_grace_ns: u64,
+    /// How long a connection that never received a byte may wait for its first (ns).
+    first_byte_ns: u64,
+    /// The same for connections accepted since the drain began: never zero.
+    late_first_byte_ns: u64,
+    /// Records that are still to be looked at.
+    to_tell: VecDeque<u32>,
+}
+
+impl Io {
+    /// The drain begins: gates down, windows open, every accepted connection on the list.
+    pub(crate) fn begin_drain(&mut self, idle_grace: Duration) {
+        if self.draining.is_some() {
+            return;
+        }
+        let listeners: Vec<u32> = self
+            .listeners
+            .iter()
+            .map(|(index, _)| index as u32)
+            .collect();
+        let mut first_byte_ns = 0;
+        let mut late_first_byte_ns = ns(WINDOW_MIN);
+        for index in listeners {
+            let (window_ns, gate) = self.close_gate(index);
+            let slow_gate = if gate == Gate::MinTtl {
+                ns(WINDOW_TTL_MIN)
+            } else {
+                0
+            };
+            if window_ns > 0 {
+                first_byte_ns = first_byte_ns.max(window_ns).max(slow_gate);
+            }
+            late_first_byte_ns = late_first_byte_ns.max(window_ns).max(slow_gate);
+        }
+        let to_tell = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.origin == Origin::Accepted)
+            .map(|(index, _)| index as u32)
+            .collect();
+        self.draining = Some(Draining {
+            started_ns: self.now_ns,
+            idle_grace_ns: ns(idle_grace),
+            first_byte_ns,
+            late_first_byte_ns,
+            to_tell,
+        });
+    }
+
+    /// The drain's share of a turn. Whether it wants another turn at once.
+    #[must_use]
+    pub(crate) fn step_drain(&mut self) -> bool {
+        let listeners: Vec<u32> = self
+            .listeners
+            .iter()
+            .filter(|(_, listener)| listener.drain != Drain::Done)
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in listeners {
+            self.step_listener(index);
+        }
+        for _ in 0..DRAIN_BATCH {
+            let next = self
+                .draining
+                .as_mut()
+                .and_then(|draining| draining.to_tell.pop_front());
+            match next {
+                Some(index) => self.watch_in_drain(index),
+                None => break,
+            }
+        }
+        self.draining
+            .as_ref()
+            .is_some_and(|draining| !draining.to_tell.is_empty())
+    }
+
+    /// When the drain wants a turn, if nothing else brings one (ns).
+    pub(crate) fn drain_wake_ns(&self) -> Option<u64> {
+        self.listeners
+            .iter()
+            .filter_map(|(_, listener)| match listener.drain {
+                Drain::Window { until_ns } => Some(until_ns),
+                // Emptying the backlog ran into the descriptor limit.
+                Drain::Sweep if listener.accept == Accept::Off => {
+                    Some(self.now_ns + ns(SWEEP_RETRY))
+                }
+                _ => None,
+            })
+            .min()
+    }
+
+    /// Whether every listener is closed.
+    pub(crate) fn listeners_closed(&self) -> bool {
+        self.listeners
+            .iter()
+            .all(|(_, listener)| listener.fd.is_none())
+    }
+
+    /// Ends listening for good, whatever is in the backlog: for the end of a core.
+    pub(crate) fn begin_all_sweeps(&mut self) {
+        let listeners: Vec<u32> = self
+            .listeners
+            .iter()
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in listeners {
+            self.close_untaken(index);
+            self.begin_sweep(index);
+        }
+    }
+}
+
+/// Listeners.
+impl Io {
+    /// Lets the gate down and opens the window; returns both.
+    fn close_gate(&mut self, index: u32) -> (u64, Gate) {
+        let now_ns = self.now_ns;
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return (0, Gate::None);
+        };
+        if listener.drain != Drain::No {
+            return (0, listener.gate);
+        }
+        if let Some(fd) = listener.fd.as_ref() {
+            let fd = std::os::fd::AsFd::as_fd(fd);
+            listener.gate = super::gate::close(fd, listener.address.is_ipv6());
+        }
+        let recent = listener
+            .accepted_ns
+            .is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= ns(HANDSHAKE_RECENT));
+        if recent {
+            let window_ns = 3 * listener.handshake_ns;
+            listener.window_ns = window_ns.clamp(ns(WINDOW_MIN), ns(WINDOW_MAX));
+        }
+        listener.drain = Drain::Window {
+            until_ns: now_ns + listener.window_ns,
+        };
+        (listener.window_ns, listener.gate)
+    }
+
+    /// Takes the listener's next step, if it is due.
+    fn step_listener(&mut self, index: u32) {
+        let now_ns = self.now_ns;
+        let Some(listener) = self.listeners.get(index as usize) else {
+            return;
+        };
+        match listener.drain {
+            Drain::Window { until_ns } if now_ns >= until_ns => self.begin_sweep(index),
+            Drain::Sweep if listener.accept == Accept::Off => self.sweep(index),
+            _ => {}
+        }
+    }
+
+    /// Calls the accept back; the backlog is emptied after its last completion.
+    pub(super) fn begin_sweep(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        if listener.drain == Drain::Done {
+            return self.forget_listener(index);
+        }
+        listener.drain = Drain::Sweep;
+        self.stop_accept(index);
+        self.sweep(index);
+    }
+
+    /// Takes all that is in the backlog, then closes the socket. Only once no accept is in the
+    /// kernel: closing with one armed leaves a listener that accepts on, and the port busy.
+    pub(super) fn sweep(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get(index as usize) else {
+            return;
+        };
+        let (Accept::Off, Some(fd)) = (listener.accept, listener.borrow()) else {
+            return;
+        };
+        let socket = SockRef::from(&fd);
+        // An accept that waits for a client would wait for ever.
+        let (mut taken, mut again) = (Vec::new(), false);
+        if socket.set_nonblocking(true).is_ok() {
+            // Bounded, lest a flood of connects behind no gate hold the core.
+            for _ in 0..SWEEP_MOST {
+                match socket.accept() {
+                    Ok((fd, _)) => taken.push(OwnedFd::from(fd)),
+                    Err(error) => match error.raw_os_error() {
+                        Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                            again = true;
+                            break;
+                        }
+                        _ => break,
+                    },
+                }
+            }
+        }
+        for fd in taken {
+            self.accepted(index, fd);
+        }
+        if !again {
+            self.close_listener(index);
+        }
+    }
+
+    /// Closes the socket.
+    fn close_listener(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        drop(listener.fd.take());
+        listener.drain = Drain::Done;
+        self.wakers.append(&mut listener.wakers);
+        self.forget_listener(index);
+    }
+
+    /// Drops a record nobody knows any more, in Running; a stop keeps it for the report.
+    fn forget_listener(&mut self, index: u32) {
+        let idle = self.draining.is_none()
+            && self
+                .listeners
+                .get(index as usize)
+                .is_some_and(|listener| listener.handles == 0 && listener.fd.is_none());
+        if idle {
+            self.listeners.remove(index as usize);
+        }
+    }
+
+    /// Closes the sockets of all listeners without another look, for a core whose time is over.
+    pub(crate) fn close_all_listeners(&mut self) {
+        for (_, listener) in &mut self.listeners {
+            if listener.accept == Accept::Off {
+                drop(listener.fd.take());
+            }
+        }
+    }
+}
+
+/// Connections.
+impl Io {
+    /// Looks at one accepted connection in the drain: tells it, or sees to it that it is looked
+    /// at again.
+    pub(super) fn watch_in_drain(&mut self, index: u32) {
+        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &self.draining) else {
+            return;
+        };
+        if conn.stage != Stage::Open || conn.told || conn.origin != Origin::Accepted {
+            return;
+        }
+        if conn.between {
+            self.tell_between(index);
+            if let Some(conn) = self.conn(index) {
+                if conn.told {
+                    let waker = conn.reader.take();
+                    self.wakers.extend(waker);
+                }
+            }
+        } else if !conn.asks && conn.timer.is_none() {
+            let since_ns = draining.started_ns.max(conn.active_ns);
+            let at_ns = since_ns.saturating_add(draining.idle_grace_ns);
+            self.set_conn_timer(index, at_ns);
+        }
+    }
+
+    /// Tells a connection that is between requests, if nothing of a next one is here: completions
+    /// that nobody has seen and bytes in the socket are delivered and answered first.
+    pub(super) fn tell_between(&mut self, index: u32) {
+        let unseen = self.driver.has_unseen();
+        let now_ns = self.now_ns;
+        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &mut self.draining)
+        else {
+            return;
+        };
+        if conn.origin != Origin::Accepted {
+            return;
+        }
+        let until_ns = conn.first_byte_until_ns(draining);
+        if now_ns < until_ns {
+            return self.set_conn_timer(index, until_ns);
+        }
+        if unseen {
+            draining.to_tell.push_back(index);
+            return;
+        }
+        let unread = conn
+            .borrow()
+            .and_then(|fd| socket::unread(fd).ok())
+            .unwrap_or(0);
+        if unread > 0 {
+            // Its completion is on the way, unless the receive was paused.
+            return self.arm_recv(index);
+        }
+        if let Some(conn) = self.conn(index) {
+            conn.told = true;
+            conn.between = false;
+        }
+    }
+
+    /// The timer of an open connection: its first byte or its silence is due.
+    pub(super) fn on_drain_timer(&mut self, index: u32) {
+        let now_ns = self.now_ns;
+        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &self.draining) else {
+            return;
+        };
+        if conn.asks || conn.told {
+            return self.watch_in_drain(index);
+        }
+        let since_ns = draining.started_ns.max(conn.active_ns);
+        let unread = conn
+            .borrow()
+            .and_then(|fd| socket::unread(fd).ok())
+            .unwrap_or(0);
+        let silent = conn.inbound.is_empty()
+            && unread == 0
+            && now_ns >= since_ns.saturating_add(draining.idle_grace_ns);
+        if !silent {
+            let grace_ns = draining.idle_grace_ns;
+            let again_ns = since_ns.saturating_add(grace_ns);
+            let soon_ns = now_ns.saturating_add(grace_ns.max(ns(WINDOW_MIN)));
+            return self.set_conn_timer(index, if again_ns > now_ns { again_ns } else { soon_ns });
+        }
+        if let Some(conn) = self.conn(index) {
+            conn.told = true;
+            let waker = conn.reader.take();
+            self.wakers.extend(waker);
+        }
+    }
+
+    /// Resets every connection of `origin` that is not closed, and says how many there were.
+    pub(crate) fn cut_all(&mut self, which: impl Fn(Origin) -> bool) -> u64 {
+        let open: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| which(conn.origin) && !conn.stage.is_over())
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in &open {
+            self.cut(*index, End::Forced);
+        }
+        open.len() as u64
+    }
+
+    /// Cancels delayed spawns that are due after `deadline_ns`, and ends intervals. The spawns
+    /// come back: their destructors are user code.
+    pub(crate) fn end_late_timers(&mut self, deadline_ns: u64) -> Vec<Timer> {
+        let deadline = tick(deadline_ns);
+        let mut ended = self.wheel.extract(&mut |at, timer| match timer {
+            Timer::Spawn(_) => at > deadline,
+            Timer::Interval(_) => true,
+            _ => false,
+        });
+        let mut spawns = Vec::new();
+        for timer in ended.drain(..) {
+            match timer {
+                Timer::Interval(waker) => self.wakers.push(waker),
+                other => {
+                    self.delayed_spawns -= 1;
+                    spawns.push(other);
+                }
+            }
+        }
+        spawns
+    }
+}
+
+impl Conn {
+    /// Until when a connection that never received a byte is waited for (ns).
+    fn first_byte_until_ns(&self, draining: &Draining) -> u64 {
+        if self.first_byte || self.incoming != Incoming::Open {
+            0
+        } else if self.opened_ns >= draining.started_ns {
+            self.opened_ns + draining.late_first_byte_ns
+        } else {
+            draining.started_ns + draining.first_byte_ns
+        }
+    }
+}

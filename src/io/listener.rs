@@ -1,0 +1,343 @@
+//! The listener record: the owner of a listening socket, of its multishot accept and of the
+//! connections that were accepted and nobody has taken.
+//!
+//! ```text
+//!            arm                 queue full, drain: stop
+//!  Off ────────────────▶ Armed ─────────────────────────▶ Stopping
+//!   ▲ ▲                    │                                  │
+//!   │ └─ last completion ──┴─────────── last completion ──────┘
+//!   │                      │ last completion: no descriptor left
+//!   └── timer, a close ── Backoff
+//! ```
+//! A future of `accept` is a waker in here, so dropping one loses no connection.
+
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, Waker};
+
+use super::conn::Origin;
+use super::drain::Drain;
+use super::timer::{Timer, tick};
+use super::{Io, gate};
+use crate::clock::ns;
+use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE};
+use crate::report::Gate;
+use crate::ring::driver::Completion;
+use crate::ring::port::Sqe;
+use crate::ring::sys::socket;
+use crate::ring::token::{Kind, Token};
+use crate::wheel::Key;
+
+/// See the module's diagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Accept {
+    /// No accept is in the kernel.
+    Off,
+    /// The accept of this generation is in the kernel.
+    Armed(u32),
+    /// As `Armed`, and a cancel has been sent.
+    Stopping(u32),
+    /// No accept is in the kernel, for want of descriptors; the timer arms it again.
+    Backoff(Key),
+}
+
+/// One listening socket of this core.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// Open until the drain has emptied its backlog, or the last handle is gone.
+    pub(super) fd: Option<OwnedFd>,
+    /// Where it listens.
+    pub(crate) address: SocketAddr,
+    /// Live handles.
+    pub(super) handles: u32,
+    /// The accept.
+    pub(super) accept: Accept,
+    /// Accepted connections that nobody has taken, oldest first.
+    pub(super) queue: VecDeque<u32>,
+    /// Who waits for one.
+    pub(super) wakers: Vec<Waker>,
+    /// An errno no waiting mends, told by every `accept` from then on.
+    pub(super) failed: Option<i32>,
+    /// When a connection was last accepted (ns), if ever.
+    pub(super) accepted_ns: Option<u64>,
+    /// The largest round-trip time of a handshake seen (ns).
+    pub(super) handshake_ns: u64,
+    /// Where in the stop it is.
+    pub(super) drain: Drain,
+    /// The gate that was let down.
+    pub(crate) gate: Gate,
+    /// The window the handshakes under way were given (ns).
+    pub(crate) window_ns: u64,
+    /// Connections accepted since the drain began.
+    pub(crate) drained: u64,
+}
+
+impl Listener {
+    /// The descriptor, while it is open.
+    pub(super) fn borrow(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// The user side of listening.
+impl Io {
+    /// Makes a record for a listening socket and begins to accept.
+    pub(crate) fn listen(&mut self, fd: OwnedFd, address: SocketAddr) -> u32 {
+        let index = self.listeners.insert(Listener {
+            fd: Some(fd),
+            address,
+            handles: 1,
+            accept: Accept::Off,
+            queue: VecDeque::new(),
+            wakers: Vec::new(),
+            failed: None,
+            accepted_ns: None,
+            handshake_ns: 0,
+            drain: Drain::No,
+            gate: Gate::None,
+            window_ns: 0,
+            drained: 0,
+        });
+        self.arm_accept(index as u32);
+        index as u32
+    }
+
+    /// A further handle is made to the record.
+    pub(crate) fn add_listener_handle(&mut self, index: u32) {
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            listener.handles += 1;
+        }
+    }
+
+    /// The next connection; `None` once the stop has drained the listener.
+    pub(crate) fn poll_accept(
+        &mut self,
+        index: u32,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<u32>>> {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return Poll::Ready(Ok(None));
+        };
+        if let Some(conn) = listener.queue.pop_front() {
+            if listener.queue.len() <= ACCEPT_QUEUE / 2 {
+                self.arm_accept(index);
+            }
+            self.take_handle(conn);
+            return Poll::Ready(Ok(Some(conn)));
+        }
+        if let Some(errno) = listener.failed {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        if listener.drain == Drain::Done {
+            return Poll::Ready(Ok(None));
+        }
+        if !listener
+            .wakers
+            .iter()
+            .any(|waker| waker.will_wake(context.waker()))
+        {
+            listener.wakers.push(context.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    /// A handle is gone. With the last one the socket is closed, after its backlog was taken, and
+    /// what was accepted and never taken is closed in order.
+    pub(crate) fn drop_listener_handle(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        listener.handles = listener.handles.saturating_sub(1);
+        if listener.handles > 0 {
+            return;
+        }
+        self.spent_wakers.append(&mut listener.wakers);
+        self.close_untaken(index);
+        // Without a handle nobody will take what comes: stop accepting, sweep, close.
+        self.begin_sweep(index);
+    }
+}
+
+/// What completions and the turn do to a listener.
+impl Io {
+    /// Puts the accept into the kernel, if there is none and there is room.
+    pub(super) fn arm_accept(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        let wanted = listener.accept == Accept::Off
+            && listener.failed.is_none()
+            && listener.queue.len() < ACCEPT_QUEUE
+            && matches!(listener.drain, Drain::No | Drain::Window { .. });
+        let (true, Some(fd)) = (wanted, listener.fd.as_ref()) else {
+            return;
+        };
+        let fd = fd.as_raw_fd();
+        let generation = self.generations.advance();
+        listener.accept = Accept::Armed(generation);
+        self.driver.submit(
+            Sqe::AcceptMulti { fd },
+            Token {
+                kind: Kind::Accept,
+                index,
+                generation,
+            },
+        );
+    }
+
+    /// Takes the accept out of the kernel, if it is there.
+    pub(super) fn stop_accept(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        match listener.accept {
+            Accept::Armed(generation) => {
+                listener.accept = Accept::Stopping(generation);
+                self.driver.cancel(Token {
+                    kind: Kind::Accept,
+                    index,
+                    generation,
+                });
+            }
+            Accept::Backoff(timer) => {
+                self.wheel.cancel(timer);
+                listener.accept = Accept::Off;
+            }
+            Accept::Off | Accept::Stopping(_) => {}
+        }
+    }
+
+    /// One completion of an accept. The last one may carry a connection, too.
+    pub(super) fn on_accept(&mut self, completion: Completion) {
+        let Completion {
+            token,
+            result,
+            more,
+            fd,
+            ..
+        } = completion;
+        let listener = match self.listeners.get_mut(token.index as usize) {
+            Some(listener)
+                if matches!(listener.accept, Accept::Armed(g) | Accept::Stopping(g)
+                    if g == token.generation) =>
+            {
+                listener
+            }
+            _ => return self.driver.stale(token.pack()),
+        };
+        if !more {
+            listener.accept = Accept::Off;
+        }
+        match fd {
+            Some(fd) => self.accepted(token.index, fd),
+            None => self.on_accept_error(token.index, -result),
+        }
+        if !more {
+            self.arm_accept(token.index);
+        }
+    }
+
+    /// A connection was accepted.
+    pub(super) fn accepted(&mut self, index: u32, fd: OwnedFd) {
+        let now_ns = self.now_ns;
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        listener.accepted_ns = Some(now_ns);
+        let draining = listener.drain != Drain::No;
+        listener.drained += u64::from(draining);
+        if listener.gate == Gate::MinTtl {
+            gate::open_accepted(fd.as_fd(), listener.address.is_ipv6());
+        }
+        // The handshake's own measurement: nothing else was sent on this connection yet.
+        if let Ok(round_trip) = socket::round_trip(fd.as_fd()) {
+            listener.handshake_ns = listener.handshake_ns.max(ns(round_trip));
+        }
+        let orphaned = listener.handles == 0;
+        let conn = self.adopt(fd, Origin::Accepted);
+        if orphaned {
+            return self.begin_close(conn);
+        }
+        if let Some(record) = self.conn(conn) {
+            record.queued = true;
+        }
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            listener.queue.push_back(conn);
+            self.wakers.append(&mut listener.wakers);
+            if listener.queue.len() >= ACCEPT_QUEUE {
+                self.stop_accept(index);
+            }
+        }
+        self.activity_ns = now_ns;
+        self.watch_in_drain(conn);
+    }
+
+    /// An accept failed: for want of descriptors it waits, for a broken listener it says so, and
+    /// for one broken connection it goes on.
+    fn on_accept_error(&mut self, index: u32, errno: i32) {
+        let retry_ns = self.now_ns + ns(ACCEPT_BACKOFF);
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        match errno {
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => {
+                if listener.accept == Accept::Off
+                    && matches!(listener.drain, Drain::No | Drain::Window { .. })
+                {
+                    let timer = self.wheel.insert(tick(retry_ns), Timer::Accept { index });
+                    listener.accept = Accept::Backoff(timer);
+                }
+            }
+            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
+                listener.failed = Some(errno);
+                self.wakers.append(&mut listener.wakers);
+            }
+            // ECANCELED is our own; the rest (ECONNABORTED, EPROTO, …) was one connection's.
+            _ => {}
+        }
+    }
+
+    /// The pause of a listener without descriptors is over.
+    pub(super) fn end_backoff(&mut self, index: u32) {
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            if let Accept::Backoff(timer) = listener.accept {
+                self.wheel.cancel(timer);
+                listener.accept = Accept::Off;
+                self.arm_accept(index);
+            }
+        }
+    }
+
+    /// Descriptors were closed: listeners that wait for some need not wait any longer.
+    pub(super) fn end_all_backoffs(&mut self) {
+        if !std::mem::take(&mut self.fds_freed) {
+            return;
+        }
+        let waiting: Vec<u32> = self
+            .listeners
+            .iter()
+            .filter(|(_, listener)| matches!(listener.accept, Accept::Backoff(_)))
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in waiting {
+            self.end_backoff(index);
+        }
+    }
+
+    /// Closes in order what was accepted and will never be taken.
+    pub(super) fn close_untaken(&mut self, index: u32) {
+        let Some(listener) = self.listeners.get_mut(index as usize) else {
+            return;
+        };
+        for conn in std::mem::take(&mut listener.queue) {
+            if let Some(record) = self.conn(conn) {
+                record.queued = false;
+            }
+            self.begin_close(conn);
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! Everything of one core that the kernel's completions change: the driver, the wheel, and the
+//! records of listeners and connections.
+//!
+//! [`Io`] is borrowed for a few statements at a time and never while user code runs. So whatever
+//! could run user code leaves through a list: wakers to wake, and wakers and segments to drop. The
+//! turn empties the lists when the borrow is over ([`Io::take_leftovers`]).
+
+#![forbid(unsafe_code)]
+
+pub(crate) mod closing;
+pub(crate) mod conn;
+pub(crate) mod drain;
+pub(crate) mod errors;
+mod gate;
+pub(crate) mod listener;
+pub(crate) mod outbound;
+pub(crate) mod tally;
+pub(crate) mod timer;
+
+use std::collections::VecDeque;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::clock::ns;
+use crate::config::TIMER_BUDGET;
+use crate::ring::driver::{Completion, Driver};
+use crate::ring::token::{Generations, Kind};
+use crate::wheel::Wheel;
+use conn::Conn;
+use drain::Draining;
+use listener::Listener;
+use outbound::Segment;
+use tally::Tally;
+use timer::{Timer, ticks_gone};
+
+/// See the module.
+pub(crate) struct Io {
+    /// The ring.
+    pub(crate) driver: Driver,
+    /// Every timer of this core.
+    pub(crate) wheel: Wheel<Timer>,
+    /// Every connection of this core.
+    pub(crate) conns: Slab<Conn>,
+    /// Every listening socket of this core.
+    pub(crate) listeners: Slab<Listener>,
+    /// The books.
+    pub(crate) tally: Tally,
+    /// This turn's time (ns).
+    pub(crate) now_ns: u64,
+    /// When something last happened that counts against quiet (ns).
+    pub(crate) activity_ns: u64,
+    /// Delayed spawns in the wheel.
+    pub(crate) delayed_spawns: usize,
+    /// Timers that fired.
+    pub(crate) timers_fired: u64,
+    /// The drain, once it has begun.
+    draining: Option<Draining>,
+    /// How long a peer may acknowledge nothing of what it is owed (ns).
+    linger_ns: u64,
+    /// The source of generations for all records' operations.
+    generations: Generations,
+    /// Records that have a send to make.
+    dirty: Vec<u32>,
+    /// Records whose receive ran out of buffers, longest first.
+    starved: VecDeque<u32>,
+    /// Descriptors were closed since listeners that want one were last looked at.
+    fds_freed: bool,
+    /// To be woken when the borrow is over.
+    wakers: Vec<Waker>,
+    /// To be dropped when the borrow is over.
+    spent_wakers: Vec<Waker>,
+    /// To be dropped when the borrow is over: the memory may be a user's.
+    spent_segments: Vec<Segment>,
+    /// Completions, kept for their memory; empty between reaps.
+    batch: Vec<Completion>,
+}
+
+/// What must be woken, run and dropped outside of the borrow.
+#[derive(Default)]
+pub(crate) struct Leftovers {
+    /// To be woken.
+    wakers: Vec<Waker>,
+    /// Delayed spawns that are due, to be run.
+    spawns: Vec<Box<dyn FnOnce()>>,
+    /// To be dropped.
+    spent_wakers: Vec<Waker>,
+    /// To be dropped.
+    spent_segments: Vec<Segment>,
+}
+
+impl Leftovers {
+    /// Whether there is nothing to do.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.wakers.is_empty()
+            && self.spawns.is_empty()
+            && self.spent_wakers.is_empty()
+            && self.spent_segments.is_empty()
+    }
+
+    /// Wakes, runs and drops; a panic of one (a foreign waker's, a destructor's) harms no other.
+    pub(crate) fn settle(&mut self) {
+        for waker in self.wakers.drain(..) {
+            quietly(|| waker.wake());
+        }
+        for spawn in self.spawns.drain(..) {
+            quietly(spawn);
+        }
+        for waker in self.spent_wakers.drain(..) {
+            quietly(|| drop(waker));
+        }
+        for segment in self.spent_segments.drain(..) {
+            quietly(|| drop(segment));
+        }
+    }
+}
+
+/// Runs user code that nobody waits for. Its panic was reported by the panic hook already.
+fn quietly(run: impl FnOnce()) {
+    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+        // A payload's own destructor may panic too; nobody would catch that one.
+        std::mem::forget(payload);
+    }
+}
+
+impl Io {
+    /// The sockets of a core that has none yet.
+    pub(crate) fn new(driver: Driver, now_ns: u64, linger: Duration) -> Io {
+        Io {
+            driver,
+            wheel: Wheel::new(ticks_gone(now_ns)),
+            conns: Slab::new(),
+            listeners: Slab::new(),
+            tally: Tally::default(),
+            now_ns,
+            activity_ns: now_ns,
+            delayed_spawns: 0,
+            timers_fired: 0,
+            draining: None,
+            linger_ns: ns(linger),
+            generations: Generations::default(),
+            dirty: Vec::new(),
+            starved: VecDeque::new(),
+            fds_freed: false,
+            wakers: Vec::new(),
+            spent_wakers: Vec::new(),
+            spent_segments: Vec::new(),
+            batch: Vec::new(),
+        }
+    }
+
+    /// Takes every completion that is there to its record or slot: sends first, so that what they
+    /// free is there for what is received, then receives, one-off operations, accepts.
+    pub(crate) fn reap(&mut self) {
+        let mut batch = std::mem::take(&mut self.batch);
+        self.driver.reap(&mut batch);
+        for completion in &batch {
+            if completion.token.kind == Kind::Send {
+                self.on_send(completion);
+            }
+        }
+        for completion in batch.drain(..) {
+            match completion.token.kind {
+                Kind::Recv => self.on_recv(completion),
+                Kind::Slot => self.driver.complete_slot(&completion, &mut self.wakers),
+                Kind::Accept => self.on_accept(completion),
+                Kind::Send | Kind::Wake | Kind::Cancel => {}
+            }
+        }
+        self.batch = batch;
+        self.end_all_backoffs();
+    }
+
+    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`.
+    pub(crate) fn expire(&mut self, leftovers: &mut Leftovers) {
+        self.wheel.advance(ticks_gone(self.now_ns));
+        for _ in 0..TIMER_BUDGET {
+            let Some(timer) = self.wheel.pop_expired() else {
+                return;
+            };
+            self.timers_fired += 1;
+            match timer {
+                Timer::Wake(waker) | Timer::Interval(waker) => self.wakers.push(waker),
+                Timer::Spawn(spawn) => {
+                    self.delayed_spawns -= 1;
+                    leftovers.spawns.push(spawn);
+                }
+                Timer::Conn { index } => self.on_conn_timer(index),
+                Timer::Accept { index } => self.end_backoff(index),
+            }
+        }
+    }
+
+    /// A connection's one timer is due.
+    fn on_conn_timer(&mut self, index: u32) {
+        // The books count what users ask for; this one is the runtime's own.
+        self.timers_fired -= 1;
+        if let Some(conn) = self.conn(index) {
+            conn.timer = None;
+            if conn.stage == closing::Stage::Open {
+                self.on_drain_timer(index);
+            } else {
+                self.step_closing(index);
+            }
+        }
+    }
+
+    /// Moves what must happen outside of the borrow to `leftovers`.
+    pub(crate) fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
+        leftovers.wakers.append(&mut self.wakers);
+        leftovers.spent_wakers.append(&mut self.spent_wakers);
+        leftovers.spent_segments.append(&mut self.spent_segments);
+    }
+
+    /// When the wheel wants a turn (ns).
+    pub(crate) fn timer_wake_ns(&self) -> Option<u64> {
+        self.wheel.next_deadline().map(timer::tick_start_ns)
+    }
+
+    /// Whether something waits to be woken or dropped.
+    pub(crate) fn has_leftovers(&self) -> bool {
+        !(self.wakers.is_empty() && self.spent_wakers.is_empty() && self.spent_segments.is_empty())
+    }
+
+    /// Takes every timer but the connections' own out of the wheel, to be dropped outside of the
+    /// borrow.
+    pub(crate) fn end_all_timers(&mut self) -> Vec<Timer> {
+        self.delayed_spawns = 0;
+        self.wheel
+            .extract(&mut |_, timer| !matches!(timer, Timer::Conn { .. }))
+    }
+
+    /// Whether every connection and every listener is closed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.listeners_closed() && self.conns.iter().all(|(_, conn)| conn.is_closed())
+    }
+
+    /// Closes the ring. How many operations the kernel still held: if there are any, all they may
+    /// touch is leaked on purpose, the sockets too.
+    pub(crate) fn close(&mut self) -> u64 {
+        let leaked = self.driver.close();
+        if leaked > 0 {
+            std::mem::forget(std::mem::take(&mut self.conns));
+            std::mem::forget(std::mem::take(&mut self.listeners));
+        }
+        leaked
+    }
+
+    /// Whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.is_some()
+    }
+}
+
+impl Drop for Io {
+    /// An `Io` that nobody closed, because its core could not even end, must not free what the
+    /// kernel may still write to.
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Parks the waker of `context` in `place`; the one that was there goes to `spent`.
+fn park(place: &mut Option<Waker>, context: &Context<'_>, spent: &mut Vec<Waker>) {
+    if !place
+        .as_ref()
+        .is_some_and(|parked| parked.will_wake(context.waker()))
+    {
+        spent.extend(place.replace(context.waker().clone()));
+    }
+}

@@ -1,0 +1,159 @@
+//! Letters: what one core, or a foreign thread, hands to another core.
+//!
+//! A mailbox is a queue and a bell. The queue can be closed, atomically: a letter is either
+//! refused, and given back, or it is in the queue before the owner empties it for the last time.
+//! So no accepted letter is ever without an outcome.
+
+mod bell;
+
+pub(crate) use bell::Bell;
+
+use crossbeam_queue::SegQueue;
+
+use crate::sync::Arc;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Work for a core: run there, in the turn that reads it.
+pub(crate) type Letter = Box<dyn FnOnce() + Send>;
+
+/// The bit of `gate` that says no further letter is taken.
+const CLOSED: u64 = 1 << 63;
+
+/// The letters that wait for one core.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    /// Letters in the order they came.
+    queue: SegQueue<Sealed>,
+    /// How many senders are between asking and having put their letter in; the top bit says that
+    /// the mailbox is closed, set once by the owner, never cleared.
+    gate: AtomicU64,
+    /// Letters taken in, ever.
+    received: AtomicU64,
+    /// Wakes the core.
+    bell: Arc<Bell>,
+}
+
+/// A letter, made printable.
+struct Sealed(Letter);
+
+impl std::fmt::Debug for Sealed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Letter")
+    }
+}
+
+impl Mailbox {
+    /// An open mailbox whose letters ring `bell`.
+    pub(crate) fn new(bell: Arc<Bell>) -> Mailbox {
+        Mailbox {
+            queue: SegQueue::new(),
+            gate: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            bell,
+        }
+    }
+
+    /// Posts a letter, or gives it back if the core takes none any more.
+    pub(crate) fn post(&self, letter: Letter) -> Result<(), Letter> {
+        // Acquire: pairs with `close`. Counting ourselves first is what makes the owner wait.
+        let before = self.gate.fetch_add(1, Ordering::Acquire);
+        if before & CLOSED != 0 {
+            self.gate.fetch_sub(1, Ordering::Release);
+            return Err(letter);
+        }
+        self.received.fetch_add(1, Ordering::Relaxed);
+        self.queue.push(Sealed(letter));
+        // Release: the owner that sees us gone sees our letter.
+        self.gate.fetch_sub(1, Ordering::Release);
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The next letter. Owner only.
+    pub(crate) fn take(&self) -> Option<Letter> {
+        self.queue.pop().map(|sealed| sealed.0)
+    }
+
+    /// Whether no letter waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// Letters taken in, ever.
+    pub(crate) fn received(&self) -> u64 {
+        self.received.load(Ordering::Acquire)
+    }
+
+    /// Takes no further letter. What is in the queue when this returns is all there will ever be.
+    /// Owner only.
+    pub(crate) fn close(&self) {
+        let mut senders = self.gate.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
+        while senders != 0 {
+            // A sender is between two statements; it needs the processor, not our patience.
+            std::thread::yield_now();
+            senders = self.gate.load(Ordering::Acquire) & !CLOSED;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::sys::event::EventFd;
+    use crate::sync::atomic::AtomicUsize;
+
+    fn mailbox() -> Mailbox {
+        let alarm = Arc::new(EventFd::new().expect("an eventfd"));
+        Mailbox::new(Arc::new(Bell::new(alarm)))
+    }
+
+    #[test]
+    fn a_closed_mailbox_gives_the_letter_back() {
+        let mailbox = mailbox();
+        mailbox.close();
+        let ran = Arc::new(AtomicUsize::new(0));
+        let inside = ran.clone();
+        let letter = mailbox
+            .post(Box::new(move || {
+                inside.fetch_add(1, Ordering::Relaxed);
+            }))
+            .expect_err("the mailbox is closed");
+        letter();
+        assert_eq!(ran.load(Ordering::Relaxed), 1);
+        assert_eq!(mailbox.received(), 0);
+    }
+
+    #[test]
+    fn every_letter_of_racing_senders_is_refused_or_found() {
+        for _ in 0..200 {
+            let mailbox = mailbox();
+            let ran = Arc::new(AtomicUsize::new(0));
+            let accepted = std::thread::scope(|scope| {
+                let senders: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            let post = |_: &usize| {
+                                let ran = ran.clone();
+                                let letter = Box::new(move || {
+                                    ran.fetch_add(1, Ordering::Relaxed);
+                                });
+                                mailbox.post(letter).is_ok()
+                            };
+                            (0..50).filter(post).count()
+                        })
+                    })
+                    .collect();
+                mailbox.close();
+                while let Some(letter) = mailbox.take() {
+                    letter();
+                }
+                senders
+                    .into_iter()
+                    .map(|sender| sender.join().expect("a sender"))
+                    .sum::<usize>()
+            });
+            assert!(mailbox.is_empty(), "a letter came after the close");
+            assert_eq!(ran.load(Ordering::Relaxed), accepted);
+        }
+    }
+}

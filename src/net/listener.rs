@@ -1,0 +1,404 @@
+//! Listening sockets: bound once for the runtime, taken by each core.
+
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::config::LISTEN_BACKLOG;
+use crate::context::{self, Local};
+use crate::error::{Error, ErrorKind};
+use crate::net::TcpStream;
+use crate::runtime::Core;
+use crate::sync::{Arc, Mutex, lock};
+
+/// An address the runtime listens at, with one socket for each core.
+///
+/// Made by [`Runtime::bind`](crate::Runtime::bind), where conflicts are seen and port 0 becomes a
+/// number. Each core takes its own socket with [`on`](Listener::on); the kernel spreads the
+/// connections over the cores that have.
+///
+/// # Shutdown
+///
+/// Each core drains its own: see [`TcpListener`].
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Shared by all clones.
+    group: Arc<Group>,
+}
+
+/// The sockets of one address.
+#[derive(Debug)]
+struct Group {
+    /// Where they are bound.
+    address: SocketAddr,
+    /// Those no core has taken. The first one listens already.
+    sockets: Mutex<Vec<OwnedFd>>,
+    /// Which cores have taken one, and the record's place there.
+    taken: Mutex<Vec<(usize, u32)>>,
+}
+
+impl Listener {
+    /// Binds `count` sockets to the first of `address`'s addresses that can be had.
+    pub(crate) fn bind(address: impl ToSocketAddrs, count: usize) -> Result<Listener, Error> {
+        let candidates = address.to_socket_addrs().map_err(|error| {
+            Error::new(
+                ErrorKind::Bind,
+                "the address to listen at is not HOST:PORT or its host is not known: write it \
+                 as 127.0.0.1:7777, [::1]:7777 or name:7777",
+            )
+            .with_source(error)
+        })?;
+        let mut last = Error::new(ErrorKind::Bind, "the address to listen at names no address");
+        for candidate in candidates {
+            match bind_all(candidate, count) {
+                Ok((address, sockets)) => {
+                    let group = Group {
+                        address,
+                        sockets: Mutex::new(sockets),
+                        taken: Mutex::new(Vec::new()),
+                    };
+                    return Ok(Listener {
+                        group: Arc::new(group),
+                    });
+                }
+                Err(error) => last = refusal(candidate, error),
+            }
+        }
+        Err(last)
+    }
+
+    /// Where it listens; the port is the real one also where 0 was asked for.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.group.address
+    }
+
+    /// Takes this core's socket, which listens from here on. A second call on the same core gives
+    /// a further handle to the same socket.
+    ///
+    /// A core that never calls it gets no connections, and none are lost by that.
+    ///
+    /// # Panics
+    ///
+    /// On a thread that is not the core `core` names.
+    #[must_use = "a core accepts only what is taken from its listener"]
+    #[track_caller]
+    pub fn on(&self, core: &Core) -> TcpListener {
+        let local = context::here();
+        assert_eq!(
+            local.index,
+            core.index(),
+            "a core's listener is taken on that core"
+        );
+        let mut taken = lock(&self.group.taken);
+        if let Some((_, index)) = taken.iter().find(|(index, _)| *index == local.index) {
+            let index = *index;
+            local.io.borrow_mut().add_listener_handle(index);
+            return TcpListener {
+                local,
+                index,
+                address: self.group.address,
+                failed: None,
+            };
+        }
+        // The first one listens already: whoever comes first takes it over with its backlog.
+        let socket = lock(&self.group.sockets).pop();
+        let (index, failed) = match socket.map(listening).transpose() {
+            Ok(Some(socket)) => {
+                let index = local.io.borrow_mut().listen(socket, self.group.address);
+                taken.push((local.index, index));
+                (index, None)
+            }
+            Ok(None) => (NO_RECORD, Some(libc::EMFILE)),
+            Err(error) => (NO_RECORD, error.raw_os_error()),
+        };
+        TcpListener {
+            local,
+            index,
+            address: self.group.address,
+            failed,
+        }
+    }
+}
+
+/// The place of a listener that has no record.
+const NO_RECORD: u32 = u32::MAX;
+
+/// Makes a bound socket listen; again is no error.
+fn listening(socket: OwnedFd) -> io::Result<OwnedFd> {
+    socket2::SockRef::from(&socket).listen(LISTEN_BACKLOG)?;
+    Ok(socket)
+}
+
+/// Binds `count` sockets to one address; the last of the result is the one that listens.
+///
+/// The first is bound without SO_REUSEPORT, or a second process could bind the port as well and
+/// take every other connection; then it listens, for only that makes a conflict certain; then the
+/// option is set, and the others join it.
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.listen(LISTEN_BACKLOG)?;
+    first.set_reuse_port(true)?;
+    let bound = first
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
+    let mut sockets = Vec::with_capacity(count);
+    for _ in 1..count {
+        let further = socket(address)?;
+        further.set_reuse_port(true)?;
+        further.bind(&bound.into())?;
+        sockets.push(OwnedFd::from(further));
+    }
+    sockets.push(OwnedFd::from(first));
+    Ok((bound, sockets))
+}
+
+/// A socket for listening at `address`. What is accepted from it inherits TCP_NODELAY: writes of
+/// one turn leave together anyway.
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// Says why an address cannot be had, and the way round it.
+fn refusal(address: SocketAddr, error: io::Error) -> Error {
+    let remedy = match error.raw_os_error() {
+        Some(libc::EADDRINUSE) => {
+            "another socket has it: stop the other server, or choose another port (0 lets the \
+             kernel choose)"
+        }
+        Some(libc::EACCES) => {
+            "ports below net.ipv4.ip_unprivileged_port_start (1024) need CAP_NET_BIND_SERVICE: \
+             choose a higher port or grant it"
+        }
+        Some(libc::EADDRNOTAVAIL) => "this machine has no such address: listen at one it has",
+        Some(libc::EAFNOSUPPORT) => "this machine has no addresses of that family",
+        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor is left: raise the limit",
+        _ => "the kernel refused it",
+    };
+    Error::new(
+        ErrorKind::Bind,
+        format!("cannot listen at {address}: {remedy}"),
+    )
+    .with_source(error)
+}
+
+/// One core's listening socket.
+///
+/// The socket's multishot accept belongs to the core, not to a future: dropping a pending
+/// [`accept`](TcpListener::accept) loses no connection, and `select` over it in a loop is safe.
+///
+/// Dropping the last handle stops listening; what was accepted and not taken is closed in order.
+///
+/// # Shutdown
+///
+/// When Draining begins the gate is let down (no new handshake begins), handshakes under way get
+/// a window of three round trips, then the backlog is emptied and the socket closed. All that was
+/// accepted is still given out; then `accept` gives `None`.
+pub struct TcpListener {
+    /// The core it belongs to.
+    local: Rc<Local>,
+    /// The record's place.
+    index: u32,
+    /// Where it listens.
+    address: SocketAddr,
+    /// Why there is no record, if there is none.
+    failed: Option<i32>,
+}
+
+impl TcpListener {
+    /// Listens at `address` on this core alone.
+    ///
+    /// # Errors
+    ///
+    /// When the address cannot be had; the error names cause and remedy.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a core.
+    #[track_caller]
+    pub fn bind(address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
+        let local = context::here();
+        let listener = Listener::bind(address, 1)?;
+        Ok(listener.on(&Core::of(local)))
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The next connection; `None` once the stop has drained this listener.
+    ///
+    /// # Errors
+    ///
+    /// When the socket itself is broken. Running out of file descriptors is no error: it waits
+    /// until some are free, and the clients wait in the backlog.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it loses no connection.
+    ///
+    /// # Shutdown
+    ///
+    /// Gives out connections through the drain until none is left, then `None`.
+    pub async fn accept(&self) -> io::Result<Option<TcpStream>> {
+        poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    /// See [`accept`](TcpListener::accept); the last caller's waker is kept, and those before it.
+    ///
+    /// # Errors
+    ///
+    /// As for `accept`.
+    pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<TcpStream>>> {
+        if let Some(errno) = self.failed {
+            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        }
+        let index = std::task::ready!(self.local.io.borrow_mut().poll_accept(self.index, context))?;
+        Poll::Ready(Ok(
+            index.map(|index| TcpStream::of(self.local.clone(), index))
+        ))
+    }
+
+    /// Accepts connections and runs `handler` on each, every one in a task of its own, until the
+    /// stop has drained the listener and all handlers have ended.
+    ///
+    /// An error or a panic of a handler ends its own connection and nothing else.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](TcpListener::accept).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it stops accepting; handlers that run go on.
+    ///
+    /// # Shutdown
+    ///
+    /// Serves what is in the backlog, too; ends when the last handler has.
+    #[track_caller]
+    pub fn serve<F, Fut>(&self, handler: F) -> impl Future<Output = io::Result<()>>
+    where
+        F: Fn(TcpStream) -> Fut + 'static,
+        Fut: Future<Output = io::Result<()>> + 'static,
+    {
+        self.serve_limited(usize::MAX, handler)
+    }
+
+    /// As [`serve`](TcpListener::serve), with at most `limit` handlers at a time (0 counts as 1).
+    /// Further connections wait, accepted or in the kernel's backlog.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](TcpListener::accept).
+    #[track_caller]
+    pub fn serve_limited<F, Fut>(
+        &self,
+        limit: usize,
+        handler: F,
+    ) -> impl Future<Output = io::Result<()>>
+    where
+        F: Fn(TcpStream) -> Fut + 'static,
+        Fut: Future<Output = io::Result<()>> + 'static,
+    {
+        let site = std::panic::Location::caller();
+        async move {
+            let active = Rc::new(Active::default());
+            let handler = Rc::new(handler);
+            loop {
+                active.below(limit.max(1)).await;
+                let Some(stream) = self.accept().await? else {
+                    break;
+                };
+                let place = active.clone().enter();
+                let handler = handler.clone();
+                let task = async move {
+                    // The error was the connection's own, and the connection is closed by it.
+                    let _ended = handler(stream).await;
+                    drop(place);
+                };
+                // Refused only in Closing, when no accept gives a connection any more.
+                let _refused = self.local.spawn(task, crate::task::Kind::Essential, site);
+            }
+            active.below(1).await;
+            Ok(())
+        }
+    }
+}
+
+impl Drop for TcpListener {
+    fn drop(&mut self) {
+        if self.failed.is_none() {
+            self.local.io.borrow_mut().drop_listener_handle(self.index);
+        }
+    }
+}
+
+impl std::fmt::Debug for TcpListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TcpListener")
+            .field("core", &self.local.index)
+            .field("address", &self.address)
+            .finish()
+    }
+}
+
+/// How many handlers run, and who waits for one to end. There is one waiter: `serve` itself.
+#[derive(Default)]
+struct Active {
+    /// Handlers that run.
+    count: Cell<usize>,
+    /// `serve`, while it waits.
+    waiter: Cell<Option<Waker>>,
+}
+
+/// One running handler.
+struct Place(Rc<Active>);
+
+impl Active {
+    /// Counts one handler until the result is dropped.
+    fn enter(self: Rc<Self>) -> Place {
+        self.count.set(self.count.get() + 1);
+        Place(self)
+    }
+
+    /// Waits until fewer than `limit` run.
+    async fn below(&self, limit: usize) {
+        poll_fn(|context| {
+            if self.count.get() < limit {
+                return Poll::Ready(());
+            }
+            let replaced = self.waiter.replace(Some(context.waker().clone()));
+            drop(replaced);
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.count.set(self.0.count.get() - 1);
+        if let Some(waker) = self.0.waiter.take() {
+            waker.wake();
+        }
+    }
+}

@@ -1,0 +1,700 @@
+//! TCP streams: handles to connection records.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use socket2::TcpKeepalive;
+
+use crate::context::{self, Local};
+use crate::io::tally::End;
+use crate::net::payload::Payload;
+use crate::net::{Chunk, connect};
+use crate::time;
+
+/// A TCP connection.
+///
+/// The record behind it receives by itself, in the background, as much as one connection may hold
+/// (128 KiB), and sends what was handed over. So `recv` looks into a queue and `send` appends to
+/// one; both wait only when the queue is empty or full.
+///
+/// Dropping the stream closes the connection in order; nothing that was written is lost.
+///
+/// A stream stays on its core:
+/// ```compile_fail
+/// fn elsewhere(stream: evenfall::net::TcpStream) {
+///     std::thread::spawn(move || drop(stream));
+/// }
+/// ```
+/// and one at a time receives:
+/// ```compile_fail
+/// async fn twice(mut stream: evenfall::net::TcpStream) {
+///     let first = stream.recv();
+///     let second = stream.recv();
+///     let _ = (first.await, second.await);
+/// }
+/// ```
+///
+/// # Shutdown
+///
+/// A connection that a listener accepted is asked to end when Draining begins:
+/// [`next_request`](TcpStream::next_request) gives `false` once nothing of a next request is
+/// here, and a stream whose handler never calls it gets the end of the stream after `idle_grace`
+/// of silence. Whoever does call it is never cut in the middle of a request before the deadline.
+/// A connection made by [`connect`](TcpStream::connect) lives until it is dropped, or Closing.
+/// At the drain deadline accepted connections are reset, and counted with what they lost.
+pub struct TcpStream {
+    /// The one handle to the record.
+    handle: Handle,
+}
+
+/// The receiving half of a stream, made by [`TcpStream::into_split`].
+///
+/// # Shutdown
+///
+/// As for [`TcpStream`]; the connection closes when both halves are gone.
+pub struct ReadHalf {
+    /// One of two handles to the record.
+    handle: Handle,
+}
+
+/// The sending half of a stream, made by [`TcpStream::into_split`].
+///
+/// # Shutdown
+///
+/// As for [`TcpStream`]; the connection closes when both halves are gone.
+pub struct WriteHalf {
+    /// One of two handles to the record.
+    handle: Handle,
+}
+
+/// A counted reference to a record.
+struct Handle {
+    /// The core it belongs to.
+    local: Rc<Local>,
+    /// The record's place. It is this connection's for as long as the handle lives.
+    index: u32,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.local.io.borrow_mut().drop_handle(self.index);
+    }
+}
+
+impl TcpStream {
+    /// The stream of a record whose first handle was just taken.
+    pub(super) fn of(local: Rc<Local>, index: u32) -> TcpStream {
+        TcpStream {
+            handle: Handle { local, index },
+        }
+    }
+
+    /// Connects to the first of `address`'s addresses that answers.
+    ///
+    /// A host name is looked up by the system's resolver, which blocks the core; give an address
+    /// where that matters.
+    ///
+    /// # Errors
+    ///
+    /// The last address's error.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a core.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it cancels the connect; the socket is closed when the kernel has let go of it.
+    ///
+    /// # Shutdown
+    ///
+    /// Works in every phase up to and including the hooks; refused in Closing.
+    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let local = context::here();
+        let mut last = io::Error::new(io::ErrorKind::InvalidInput, "the name has no address");
+        for candidate in address.to_socket_addrs()? {
+            match connect::connect(&local, candidate).await {
+                Ok(index) => return Ok(TcpStream::of(local, index)),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// As [`connect`](TcpStream::connect), for `limit` at most over all addresses.
+    ///
+    /// # Errors
+    ///
+    /// As for `connect`, and [`TimedOut`](io::ErrorKind::TimedOut).
+    ///
+    /// # Panics
+    ///
+    /// Outside of a core.
+    ///
+    /// # Cancellation
+    ///
+    /// As for `connect`.
+    pub async fn connect_timeout(
+        address: impl ToSocketAddrs,
+        limit: Duration,
+    ) -> io::Result<TcpStream> {
+        time::timeout(limit, TcpStream::connect(address)).await?
+    }
+
+    /// Waits for the next request: `true` as soon as a byte of it is here, `false` at the end of
+    /// the stream, or when a stop drains and nothing has come.
+    ///
+    /// Call it between requests, and only there: it is what tells the runtime that the connection
+    /// may end without cutting anything in two.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is broken: the errno, or [`WriteError`](super::WriteError) if it broke
+    /// on something written earlier.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it has no effect; nothing is lost.
+    ///
+    /// # Shutdown
+    ///
+    /// In Draining `false`, after everything that had arrived was delivered.
+    pub async fn next_request(&mut self) -> io::Result<bool> {
+        self.handle.next_request().await
+    }
+
+    /// The next bytes, in the buffer the kernel put them into; an empty chunk at the end of the
+    /// stream.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is broken; what came before was given out first.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it loses no byte.
+    ///
+    /// # Shutdown
+    ///
+    /// Goes on through Draining. The end of the stream comes early only for a connection whose
+    /// handler never calls [`next_request`](TcpStream::next_request).
+    pub async fn recv(&mut self) -> io::Result<Chunk> {
+        poll_fn(|context| self.handle.poll_recv(context)).await
+    }
+
+    /// Copies bytes into `buffer` and says how many; 0 at the end of the stream (or if `buffer`
+    /// is empty).
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](TcpStream::recv).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it loses no byte.
+    ///
+    /// # Shutdown
+    ///
+    /// As for `recv`.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| self.handle.poll_read(context, buffer)).await
+    }
+
+    /// Fills `buffer`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`recv`](TcpStream::recv), and [`UnexpectedEof`](io::ErrorKind::UnexpectedEof).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it loses the bytes that are in `buffer` already.
+    ///
+    /// # Shutdown
+    ///
+    /// As for `recv`: a request under way is waited for until the drain deadline.
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.handle.read_exact(buffer).await
+    }
+
+    /// Hands bytes over for sending, without copying them: a [`Chunk`] leaves from the buffer it
+    /// came in. Waits while more than 256 KiB are queued.
+    ///
+    /// # Errors
+    ///
+    /// When an earlier write has failed: [`WriteError`](super::WriteError).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped while it waits, nothing was queued. Once it is ready the bytes are the
+    /// connection's, and are sent whatever happens to the task.
+    ///
+    /// # Shutdown
+    ///
+    /// Goes on through Draining and the hooks.
+    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
+        self.handle.send(payload.into()).await
+    }
+
+    /// Copies `bytes` into the connection's queue. Waits while more than 256 KiB are queued.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](TcpStream::send).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped while it waits, a prefix of `bytes` may have been queued, and is sent.
+    ///
+    /// # Shutdown
+    ///
+    /// As for `send`.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.handle.write_all(bytes).await
+    }
+
+    /// Waits until the kernel has taken all that was queued. That is not delivery:
+    /// [`close`](TcpStream::close) waits for that.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](TcpStream::send).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it has no effect: the bytes leave by themselves.
+    ///
+    /// # Shutdown
+    ///
+    /// As for `send`.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.handle.flush().await
+    }
+
+    /// Ends the sending side: flushes and sends the FIN. Receiving goes on.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send`](TcpStream::send).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped while it flushes, the FIN is not sent yet.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.handle.finish().await
+    }
+
+    /// Closes in order and waits for it: Ok only when the peer's kernel has acknowledged every
+    /// byte.
+    ///
+    /// # Errors
+    ///
+    /// When something was lost: what broke the connection, or
+    /// [`TimedOut`](io::ErrorKind::TimedOut) when the peer took nothing for the time of `linger`.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it changes nothing but that nobody hears the result: the connection closes by
+    /// itself.
+    ///
+    /// # Shutdown
+    ///
+    /// Goes on in every phase, until the deadline.
+    pub async fn close(self) -> io::Result<()> {
+        let Handle { local, index } = &self.handle;
+        local.io.borrow_mut().begin_close(*index);
+        poll_fn(|context| local.io.borrow_mut().poll_closed(*index, context)).await
+    }
+
+    /// Resets the connection: what is queued is dropped and the peer gets an RST.
+    pub fn abort(self) {
+        let Handle { local, index } = &self.handle;
+        local.io.borrow_mut().cut(*index, End::Aborted);
+    }
+
+    /// Two halves that can be used by two tasks of this core. The connection closes when both are
+    /// gone; dropping one half alone ends nothing.
+    #[must_use = "dropping both halves closes the connection"]
+    pub fn into_split(self) -> (ReadHalf, WriteHalf) {
+        let handle = self.handle;
+        handle.local.io.borrow_mut().add_handle(handle.index);
+        let second = Handle {
+            local: handle.local.clone(),
+            index: handle.index,
+        };
+        (ReadHalf { handle }, WriteHalf { handle: second })
+    }
+
+    /// Sends small writes at once (true, the default here), or gathers them (Nagle).
+    ///
+    /// # Errors
+    ///
+    /// The kernel's.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.handle
+            .with_socket(|socket| socket.set_tcp_nodelay(nodelay))
+    }
+
+    /// Probes a silent peer after `idle`, and every tenth of it (at least 1 s) from then on;
+    /// `None` switches it off, which is the default.
+    ///
+    /// # Errors
+    ///
+    /// The kernel's; it counts in whole seconds, from 1 to 32767.
+    pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
+        self.handle.with_socket(|socket| match idle {
+            None => socket.set_keepalive(false),
+            Some(idle) => {
+                let every = (idle / 10).max(Duration::from_secs(1));
+                let keepalive = TcpKeepalive::new().with_time(idle).with_interval(every);
+                socket.set_tcp_keepalive(&keepalive)
+            }
+        })
+    }
+
+    /// The peer's address.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.handle
+            .with_socket(|socket| address(socket.peer_addr()?))
+    }
+
+    /// This side's address.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is gone.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.handle
+            .with_socket(|socket| address(socket.local_addr()?))
+    }
+
+    /// Bytes of this connection that the kernel has taken for sending.
+    #[must_use]
+    pub fn bytes_taken(&self) -> u64 {
+        self.handle.local.io.borrow().taken(self.handle.index)
+    }
+
+    /// The poll form of [`recv`](TcpStream::recv), for traits built on it.
+    ///
+    /// # Errors
+    ///
+    /// As for `recv`.
+    pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        self.handle.poll_recv(context)
+    }
+
+    /// The poll form of [`read`](TcpStream::read), for traits built on it.
+    ///
+    /// # Errors
+    ///
+    /// As for `read`.
+    pub fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.handle.poll_read(context, buffer)
+    }
+
+    /// Copies as much of `bytes` into the queue as there is room for, and says how much; the poll
+    /// form of one step of [`write_all`](TcpStream::write_all), for traits built on it.
+    ///
+    /// # Errors
+    ///
+    /// As for `write_all`.
+    pub fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.handle.poll_write(context, bytes)
+    }
+
+    /// The poll form of [`flush`](TcpStream::flush), for traits built on it.
+    ///
+    /// # Errors
+    ///
+    /// As for `flush`.
+    pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.poll_flush(context)
+    }
+
+    /// The poll form of [`finish`](TcpStream::finish), for traits built on it.
+    ///
+    /// # Errors
+    ///
+    /// As for `finish`.
+    pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.handle.poll_finish(context)
+    }
+}
+
+impl ReadHalf {
+    /// As [`TcpStream::next_request`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn next_request(&mut self) -> io::Result<bool> {
+        self.handle.next_request().await
+    }
+
+    /// As [`TcpStream::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn recv(&mut self) -> io::Result<Chunk> {
+        poll_fn(|context| self.handle.poll_recv(context)).await
+    }
+
+    /// As [`TcpStream::read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| self.handle.poll_read(context, buffer)).await
+    }
+
+    /// As [`TcpStream::read_exact`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.handle.read_exact(buffer).await
+    }
+}
+
+impl WriteHalf {
+    /// As [`TcpStream::send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
+        self.handle.send(payload.into()).await
+    }
+
+    /// As [`TcpStream::write_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.handle.write_all(bytes).await
+    }
+
+    /// As [`TcpStream::flush`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.handle.flush().await
+    }
+
+    /// As [`TcpStream::finish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.handle.finish().await
+    }
+}
+
+/// What streams and halves have in common.
+impl Handle {
+    /// See [`TcpStream::next_request`].
+    async fn next_request(&mut self) -> io::Result<bool> {
+        /// Takes the "between requests" back when the future is dropped.
+        struct Between<'a>(&'a Handle);
+        impl Drop for Between<'_> {
+            fn drop(&mut self) {
+                self.0
+                    .local
+                    .io
+                    .borrow_mut()
+                    .leave_next_request(self.0.index);
+            }
+        }
+        let between = Between(self);
+        poll_fn(|context| {
+            let handle = between.0;
+            handle
+                .local
+                .io
+                .borrow_mut()
+                .poll_next_request(handle.index, context)
+        })
+        .await
+    }
+
+    /// See [`TcpStream::recv`].
+    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        self.local.io.borrow_mut().poll_recv(self.index, context)
+    }
+
+    /// See [`TcpStream::read`].
+    fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut io = self.local.io.borrow_mut();
+        let mut chunk = ready!(io.poll_recv(self.index, context))?;
+        let count = chunk.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&chunk[..count]);
+        chunk.advance(count);
+        io.put_back(self.index, chunk);
+        Poll::Ready(Ok(count))
+    }
+
+    /// See [`TcpStream::read_exact`].
+    async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let rest = &mut buffer[filled..];
+            match poll_fn(|context| self.poll_read(context, rest)).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`TcpStream::send`].
+    async fn send(&mut self, payload: Payload) -> io::Result<()> {
+        poll_fn(|context| {
+            self.local
+                .io
+                .borrow_mut()
+                .poll_writable(self.index, context)
+        })
+        .await?;
+        self.local
+            .io
+            .borrow_mut()
+            .push(self.index, payload.into_segment());
+        Ok(())
+    }
+
+    /// See [`TcpStream::poll_write`].
+    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let mut io = self.local.io.borrow_mut();
+        ready!(io.poll_writable(self.index, context))?;
+        Poll::Ready(Ok(io.append(self.index, bytes)))
+    }
+
+    /// See [`TcpStream::write_all`].
+    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// See [`TcpStream::poll_flush`].
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.local.io.borrow_mut().poll_flush(self.index, context)
+    }
+
+    /// See [`TcpStream::flush`].
+    async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// See [`TcpStream::poll_finish`].
+    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(context))?;
+        Poll::Ready(self.local.io.borrow_mut().finish_writing(self.index))
+    }
+
+    /// See [`TcpStream::finish`].
+    async fn finish(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_finish(context)).await
+    }
+
+    /// Runs `ask` on the socket.
+    fn with_socket<T>(
+        &self,
+        ask: impl FnOnce(socket2::SockRef<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.local.io.borrow().with_socket(self.index, ask)
+    }
+}
+
+/// An internet address, which is all TCP has.
+fn address(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Prints a handle under the name of its user.
+macro_rules! debug_as {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let peer = self
+                    .handle
+                    .with_socket(|socket| address(socket.peer_addr()?));
+                f.debug_struct(stringify!($type))
+                    .field("peer", &peer.ok())
+                    .finish()
+            }
+        }
+    };
+}
+
+debug_as!(TcpStream);
+debug_as!(ReadHalf);
+debug_as!(WriteHalf);

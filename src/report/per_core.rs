@@ -1,0 +1,269 @@
+//! The part of the report that each core answers for.
+//!
+//! Unless a field says otherwise it counts over the whole life of the core,
+//! from the start of its thread. Only so do the pairs add up, since what was
+//! begun long before the trigger ends after it. What decides about the
+//! verdict, and what the stop did to connections, counts from the trigger.
+#![forbid(unsafe_code)]
+
+use serde::Serialize;
+
+use super::{HookReport, PhaseSpan};
+
+/// What one core did and how it ended.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CoreReport {
+    /// The number of the core within the runtime, from 0.
+    pub core: usize,
+    /// The CPU that its thread was pinned to.
+    pub cpu: usize,
+    /// How the core ended.
+    pub outcome: CoreOutcome,
+    /// The error of its main future, or what made its turn fail.
+    pub error: Option<String>,
+    /// The phases as this core went through them, in order.
+    pub phases: Vec<PhaseSpan>,
+    /// Tasks.
+    pub tasks: Tasks,
+    /// Timers made with `spawn_after`.
+    pub timers: Timers,
+    /// The listeners of this core.
+    pub listeners: Vec<ListenerReport>,
+    /// Connections, and how each ended.
+    pub connections: Connections,
+    /// Requests, where handlers ask for them with `next_request`.
+    pub requests: Requests,
+    /// Bytes on connections.
+    pub bytes: Bytes,
+    /// Operations given to the kernel.
+    pub ops: Ops,
+    /// Letters between cores.
+    pub letters: Letters,
+    /// Buffers of the pool.
+    pub buffers: Buffers,
+    /// The hooks of this core, in the order in which they ran.
+    pub hooks: Vec<HookReport>,
+    /// Whatever was still alive at a deadline or at a force.
+    pub stragglers: Vec<Straggler>,
+    /// Where the core hangs, exactly when its outcome is `Stuck`.
+    pub stuck: Option<Stuck>,
+}
+
+/// How a core ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum CoreOutcome {
+    /// It went through all phases, and its main future returned no error.
+    #[default]
+    Finished,
+    /// Its main future ended in an error, or its turn failed.
+    Failed,
+    /// It never came back from a turn; its counters are a glimpse of the last
+    /// one it published.
+    Stuck,
+}
+
+impl CoreOutcome {
+    /// The word that JSON and `Display` use.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            CoreOutcome::Finished => "finished",
+            CoreOutcome::Failed => "failed",
+            CoreOutcome::Stuck => "stuck",
+        }
+    }
+}
+
+/// `spawned` = `completed` + `cancelled` + `panicked` + `dropped`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Tasks {
+    /// Tasks taken on, of both kinds, the main future included.
+    pub spawned: u64,
+    /// Tasks that returned.
+    pub completed: u64,
+    /// Tasks ended by their `JoinHandle`.
+    pub cancelled: u64,
+    /// Tasks that panicked.
+    pub panicked: u64,
+    /// Tasks dropped by the stop before they were done.
+    pub dropped: u64,
+    /// Spawns refused, with the future handed back; not in `spawned`.
+    pub rejected: u64,
+    /// Those of `dropped` that were background tasks.
+    pub background_dropped: u64,
+}
+
+/// Timers made with `spawn_after`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Timers {
+    /// Timers that fired.
+    pub fired: u64,
+    /// Timers cancelled by the stop, being due after its drain deadline.
+    pub cancelled: u64,
+}
+
+/// One listener on one core.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct ListenerReport {
+    /// The address it listened on.
+    pub addr: String,
+    /// How new handshakes were held off while the backlog was drained.
+    pub gate: Gate,
+    /// How long the accept ran on for handshakes that were under way.
+    pub window_ms: f64,
+    /// Connections taken from the backlog after the gate was closed.
+    pub drained: u64,
+}
+
+/// How new handshakes were held off; the ladder from the best rung down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Gate {
+    /// Not at all: a handshake may have been reset by the close.
+    #[default]
+    None,
+    /// By a packet filter on the listener.
+    Bpf,
+    /// By a minimal hop count that no packet from afar can have.
+    MinTtl,
+}
+
+impl Gate {
+    /// The words that `Display` uses.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Gate::None => "no gate",
+            Gate::Bpf => "bpf gate",
+            Gate::MinTtl => "min-ttl gate",
+        }
+    }
+}
+
+/// `at_start` + `accepted` = all the ways to end, from `drained` on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Connections {
+    /// Connections accepted in the whole life of the core.
+    pub accepted_total: u64,
+    /// Accepted connections that were open at the trigger.
+    pub at_start: u64,
+    /// Connections accepted from the trigger on.
+    pub accepted: u64,
+    /// Ended by the stop, between requests or after their silence.
+    pub drained: u64,
+    /// Ended by the peer's end of stream.
+    pub closed_by_peer: u64,
+    /// Closed by their handler.
+    pub closed_by_handler: u64,
+    /// Reset by their handler.
+    pub aborted: u64,
+    /// Reset by the peer.
+    pub peer_reset: u64,
+    /// Cut at the drain deadline, at a force, or at the cap of `linger`.
+    pub forced: u64,
+    /// Given up with an op still out in the kernel.
+    pub abandoned: u64,
+}
+
+/// Requests, as handlers delimit them by `next_request`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Requests {
+    /// Requests whose first byte was delivered.
+    pub begun: u64,
+    /// Requests after which the handler asked for the next or closed.
+    pub answered: u64,
+}
+
+/// Bytes on accepted and outgoing connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Bytes {
+    /// Bytes received.
+    pub received: u64,
+    /// Bytes that the kernel took for sending.
+    pub sent: u64,
+    /// From the trigger on: bytes written by the application that the kernel
+    /// had not taken when their connection ended.
+    pub unsent: u64,
+    /// From the trigger on: bytes sent on connections that ended by a reset
+    /// before the peer's kernel acknowledged them. An upper bound where there
+    /// is delay; a FIN's one is not in it.
+    pub unacked: u64,
+    /// Bytes thrown away because they came after our end of stream.
+    pub late: u64,
+}
+
+/// `submitted` = `completed` + `leaked`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Ops {
+    /// Operations given to the kernel; cancels do not count.
+    pub submitted: u64,
+    /// Operations whose final completion was reaped.
+    pub completed: u64,
+    /// Those of `completed` that ended by a cancel.
+    pub cancelled: u64,
+    /// Operations still out at the hard deadline: their slot and buffer were
+    /// left alone on purpose, since the kernel may still write there.
+    pub leaked: u64,
+}
+
+/// Letters; they balance over all cores together, see `Report::imbalances`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Letters {
+    /// Letters that this core sent and a mailbox took.
+    pub sent: u64,
+    /// Letters to this core that were handled.
+    pub handled: u64,
+    /// Letters to this core that were handed back, as it was closing.
+    pub returned: u64,
+}
+
+/// Buffers of the core's pool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Buffers {
+    /// Buffers in the pool.
+    pub total: u64,
+    /// Buffers not back in the pool at the end: with a leaked op, or with a
+    /// `Chunk` that outlives the core.
+    pub lent: u64,
+}
+
+/// Something that was still alive at a deadline or at a force.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Straggler {
+    /// What it is, in one word: `task`, `connection`, `op`, `timer`, ...
+    pub kind: String,
+    /// The name of the task, or the address of the peer.
+    pub name: String,
+    /// Where in the source it was spawned, as `file:line:column`.
+    pub spawned_at: Option<String>,
+    /// What it was doing, or what was lost with it.
+    pub detail: String,
+}
+
+/// Where a core hangs that never came back from a turn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Stuck {
+    /// The task that is being polled.
+    pub task: String,
+    /// Where in the source that task was spawned.
+    pub spawned_at: Option<String>,
+    /// When the turn began, from the trigger; negative if that was before it.
+    pub since_ms: f64,
+    /// The state of the thread, from `/proc`.
+    pub state: String,
+    /// What the thread waits for in the kernel, from `/proc`.
+    pub wchan: Option<String>,
+}

@@ -1,0 +1,338 @@
+//! The driver keeps the books of one ring: what was submitted, what completed, what had to wait
+//! for room in the submission queue, and what the kernel still holds.
+//!
+//! Reaping moves completions to a batch and does nothing else: no user code runs here, and none
+//! runs while the driver is borrowed.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Waker;
+
+use crate::error::Error;
+use crate::ring::buffers::{Chunk, Pool};
+use crate::ring::port::{Cqe, Port, Sqe, Wait};
+use crate::ring::slot::{Abandoned, Completed, Key, Lent, Slots};
+use crate::ring::sys::event::EventFd;
+use crate::ring::token::{Generations, Kind, Token};
+
+/// What the driver has counted. Submitted minus completed is what the kernel holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct OpCounts {
+    /// Operations handed over, cancels not counted.
+    pub(crate) submitted: u64,
+    /// Final completions.
+    pub(crate) completed: u64,
+    /// Of those, the ones that ended by a cancel.
+    pub(crate) cancelled: u64,
+    /// Completions that named no operation of ours. Always 0 on a sound kernel.
+    pub(crate) stale: u64,
+}
+
+/// One completion, decoded.
+#[derive(Debug)]
+pub(crate) struct Completion {
+    /// Whose.
+    pub(crate) token: Token,
+    /// A count or descriptor, or an errno made negative.
+    pub(crate) result: i32,
+    /// Whether further completions of this operation will come.
+    pub(crate) more: bool,
+    /// The bytes that came with it.
+    pub(crate) chunk: Option<Chunk>,
+    /// The connection that came with it.
+    pub(crate) fd: Option<OwnedFd>,
+}
+
+/// The ring of one core and its books.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    /// The door. `None` once the ring is closed.
+    port: Option<Port>,
+    /// The buffers the kernel receives into; lent to the port before the first receive.
+    pool: Pool,
+    /// One-off operations.
+    slots: Slots,
+    /// What found the submission queue full, in order: nothing that was asked for is ever lost.
+    waiting: VecDeque<(Sqe, u64)>,
+    /// The books.
+    counts: OpCounts,
+    /// What wakes the core out of its wait. The kernel polls it until the ring is closed.
+    alarm: Arc<EventFd>,
+    /// The arming of the poll on `alarm`, while it is armed.
+    wake: Option<Token>,
+    /// The source of generations for the poll on `alarm`.
+    wake_generations: Generations,
+    /// Raw completions, kept for their memory; empty between reaps.
+    raw: Vec<Cqe>,
+}
+
+impl Driver {
+    /// A ring for this thread, woken by `alarm`.
+    pub(crate) fn open(alarm: Arc<EventFd>) -> Result<Driver, Error> {
+        let mut port = Port::open()?;
+        let pool = Pool::new();
+        port.lend(&pool)?;
+        let mut driver = Driver {
+            port: Some(port),
+            pool,
+            slots: Slots::default(),
+            waiting: VecDeque::new(),
+            counts: OpCounts::default(),
+            alarm,
+            wake: None,
+            wake_generations: Generations::default(),
+            raw: Vec::new(),
+        };
+        driver.watch_alarm();
+        Ok(driver)
+    }
+
+    /// The buffers of this core.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The books.
+    pub(crate) fn counts(&self) -> OpCounts {
+        self.counts
+    }
+
+    /// How many operations the kernel holds.
+    pub(crate) fn in_flight(&self) -> u64 {
+        self.counts.submitted - self.counts.completed
+    }
+
+    /// Hands one operation over. What `sqe` points to must stay until the final completion of
+    /// `token`: the caller is a record or a slot, which do.
+    pub(crate) fn submit(&mut self, sqe: Sqe, token: Token) {
+        self.counts.submitted += 1;
+        self.queue(sqe, token.pack());
+    }
+
+    /// Asks for the end of an operation. The answer is that operation's own final completion.
+    pub(crate) fn cancel(&mut self, token: Token) {
+        let user_data = token.pack();
+        let own = Token {
+            kind: Kind::Cancel,
+            ..token
+        }
+        .pack();
+        self.queue(Sqe::Cancel { user_data }, own);
+    }
+
+    /// Puts an entry into the submission queue; if that is full, submits it first; if that does
+    /// not help either, keeps the entry for the next turn.
+    fn queue(&mut self, sqe: Sqe, user_data: u64) {
+        let Some(port) = &mut self.port else {
+            return;
+        };
+        if self.waiting.is_empty() {
+            if port.push(&sqe, user_data) {
+                return;
+            }
+            // An error here is met again, and reported, by the turn's own enter.
+            let _later = port.enter(Wait::No);
+            if port.push(&sqe, user_data) {
+                return;
+            }
+        }
+        self.waiting.push_back((sqe, user_data));
+    }
+
+    /// Moves what had to wait into the submission queue, as far as there is room.
+    fn refill(&mut self) {
+        let Some(port) = &mut self.port else {
+            return;
+        };
+        while let Some((sqe, user_data)) = self.waiting.front() {
+            if !port.push(sqe, *user_data) {
+                return;
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Submits what is queued and sleeps as `wait` says; see [`Port::enter`].
+    pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        self.refill();
+        // What still waits needs another round soon: no sleeping on it.
+        let wait = if self.waiting.is_empty() {
+            wait
+        } else {
+            Wait::No
+        };
+        match &mut self.port {
+            Some(port) => port.enter(wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether completions are there that no reap has seen.
+    pub(crate) fn has_unseen(&mut self) -> bool {
+        self.port.as_mut().is_some_and(Port::has_unseen)
+    }
+
+    /// Decodes every completion that is there into `batch`.
+    pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
+        let Some(port) = &mut self.port else {
+            return;
+        };
+        let mut raw = std::mem::take(&mut self.raw);
+        port.reap(&mut raw);
+        batch.extend(raw.drain(..).filter_map(|cqe| self.decode(cqe)));
+        self.raw = raw;
+    }
+
+    /// Counts one completion and gives it its chunk; `None` for a cancel's own and for a wake.
+    fn decode(&mut self, cqe: Cqe) -> Option<Completion> {
+        let Some(token) = Token::unpack(cqe.user_data) else {
+            self.stale(cqe.user_data);
+            return None;
+        };
+        if token.kind == Kind::Cancel {
+            return None;
+        }
+        if !cqe.more {
+            self.counts.completed += 1;
+            self.counts.cancelled += u64::from(cqe.result == -libc::ECANCELED);
+        }
+        let len = usize::try_from(cqe.result).unwrap_or(0);
+        let chunk = cqe
+            .buffer
+            .and_then(|id| self.pool.filled(id, len, token.index));
+        if token.kind == Kind::Wake {
+            if !cqe.more && self.wake == Some(token) {
+                self.wake = None;
+            }
+            return None;
+        }
+        let fd = (token.kind == Kind::Accept && cqe.result >= 0).then(|| {
+            // SAFETY: the result of a successful accept is a descriptor that the kernel opened
+            // for this completion and named nowhere else (accept(2), io_uring_enter(2)).
+            unsafe { OwnedFd::from_raw_fd(cqe.result) }
+        });
+        Some(Completion {
+            token,
+            result: cqe.result,
+            more: cqe.more,
+            chunk,
+            fd,
+        })
+    }
+
+    /// Counts a completion that named nothing of ours.
+    pub(crate) fn stale(&mut self, user_data: u64) {
+        debug_assert!(
+            false,
+            "a completion names no operation of ours: {user_data:#018x}"
+        );
+        self.counts.stale += 1;
+    }
+
+    /// Keeps the poll on the alarm armed.
+    pub(crate) fn watch_alarm(&mut self) {
+        if self.wake.is_some() {
+            return;
+        }
+        let generation = self.wake_generations.advance();
+        let token = Token {
+            kind: Kind::Wake,
+            index: 0,
+            generation,
+        };
+        self.wake = Some(token);
+        let fd = self.alarm.as_fd().as_raw_fd();
+        self.submit(Sqe::PollMulti { fd }, token);
+    }
+
+    /// Starts a one-off operation.
+    pub(crate) fn start(&mut self, lent: Lent) -> Key {
+        let (key, sqe, token) = self.slots.start(lent);
+        self.submit(sqe, token);
+        key
+    }
+
+    /// The table of one-off operations.
+    pub(crate) fn slots(&mut self) -> &mut Slots {
+        &mut self.slots
+    }
+
+    /// The future of a one-off operation is gone. Gives back what may be dropped now.
+    pub(crate) fn abandon(&mut self, key: &Key) -> Option<Lent> {
+        match self.slots.abandon(key)? {
+            Abandoned::Freed(lent) => Some(lent),
+            Abandoned::Cancel(token) => {
+                self.cancel(token);
+                None
+            }
+        }
+    }
+
+    /// Takes the completion of a one-off operation. A waker to wake goes to `wakers`.
+    pub(crate) fn complete_slot(&mut self, completion: &Completion, wakers: &mut Vec<Waker>) {
+        match self.slots.complete(completion.token, completion.result) {
+            Completed::Wake(waker) => wakers.extend(waker),
+            Completed::Freed(lent) => drop(lent),
+            Completed::Stale => self.stale(completion.token.pack()),
+        }
+    }
+
+    /// Asks for the end of everything that is not a socket's: one-off operations and the alarm's
+    /// poll. One cancel each, by name; never one for all (that is quadratic in the kernel).
+    pub(crate) fn cancel_own(&mut self) {
+        for token in self.slots.in_kernel() {
+            self.cancel(token);
+        }
+        if let Some(token) = self.wake {
+            self.cancel(token);
+        }
+    }
+
+    /// Closes the ring and says how many operations the kernel still held. If there are any, all
+    /// they may touch (slots, pool, alarm) is leaked on purpose: closing is no receipt.
+    pub(crate) fn close(&mut self) -> u64 {
+        let held = self.in_flight();
+        drop(self.port.take());
+        if held > 0 {
+            std::mem::forget(std::mem::take(&mut self.slots));
+            std::mem::forget(self.pool.clone());
+            std::mem::forget(self.alarm.clone());
+        }
+        held
+    }
+}
+
+impl Drop for Driver {
+    /// The last resort, for a driver that nobody closed (its core panicked): whatever the kernel
+    /// holds is ended here if that goes quickly, and leaked if it does not.
+    fn drop(&mut self) {
+        if self.port.is_none() {
+            return;
+        }
+        self.cancel_own();
+        let mut batch = Vec::new();
+        for _ in 0..LAST_ROUNDS {
+            if self.in_flight() == 0 {
+                break;
+            }
+            if self.enter(Wait::AtMost(LAST_WAIT)).is_err() {
+                break;
+            }
+            self.reap(&mut batch);
+            for completion in batch.drain(..) {
+                if completion.token.kind == Kind::Slot {
+                    self.complete_slot(&completion, &mut Vec::new());
+                }
+            }
+        }
+        self.close();
+    }
+}
+
+/// How often a dropped driver looks for completions.
+const LAST_ROUNDS: u32 = 20;
+
+/// How long a dropped driver waits for one completion.
+const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(5);

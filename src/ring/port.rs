@@ -1,0 +1,327 @@
+//! The door: submission entries in, completions out, and the one system call between them.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, opcode, squeue};
+
+use crate::config::{CQ_ENTRIES, CQ_ENTRIES_MIN, SQ_ENTRIES};
+use crate::error::{Error, ErrorKind};
+use crate::ring::buffers::{BUFFER_GROUP, Pool};
+use crate::ring::sys;
+
+/// One operation, as the kernel is to be asked for it. The pointers in it must stay valid until
+/// the operation's final completion: that is the business of who makes it (see the law in `ring`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Sqe {
+    /// Accept connections until told otherwise.
+    AcceptMulti { fd: RawFd },
+    /// Receive into the pool's buffers until told otherwise.
+    RecvMulti { fd: RawFd },
+    /// Send `len` bytes, all of them if the socket lives.
+    Send {
+        fd: RawFd,
+        from: *const u8,
+        len: u32,
+    },
+    /// Send what the header's segments name, all of it if the socket lives.
+    SendMsg {
+        fd: RawFd,
+        header: *const libc::msghdr,
+    },
+    /// Connect to an address.
+    Connect {
+        fd: RawFd,
+        address: *const libc::sockaddr,
+        len: libc::socklen_t,
+    },
+    #[cfg(test)]
+    /// Read at an offset; -1 (all ones) is the file's own position.
+    Read {
+        fd: RawFd,
+        into: *mut u8,
+        len: u32,
+        offset: u64,
+    },
+    #[cfg(test)]
+    /// Write at an offset; -1 (all ones) is the file's own position.
+    Write {
+        fd: RawFd,
+        from: *const u8,
+        len: u32,
+        offset: u64,
+    },
+    /// Report each time `fd` becomes readable.
+    PollMulti { fd: RawFd },
+    /// End the operation that carries this user data.
+    Cancel { user_data: u64 },
+}
+
+/// One completion, as the kernel wrote it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cqe {
+    /// What the operation carried.
+    pub(crate) user_data: u64,
+    /// A count or descriptor, or an errno made negative.
+    pub(crate) result: i32,
+    /// The pool buffer that was filled.
+    pub(crate) buffer: Option<u16>,
+    /// Whether further completions of this operation will come.
+    pub(crate) more: bool,
+}
+
+/// How long an enter may sleep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Not at all.
+    No,
+    /// Until a completion comes.
+    Completion,
+    /// Until a completion comes or the time is over.
+    AtMost(Duration),
+}
+
+/// The kernel's ring.
+pub(crate) struct Port {
+    /// Made on the thread that uses it; nothing of it leaves this file.
+    ring: IoUring,
+    /// NO_IOWAIT where the kernel knows it: an idle server is idle, not waiting for a disk.
+    wait_flags: EnterFlags,
+}
+
+impl std::fmt::Debug for Port {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Port")
+    }
+}
+
+impl Port {
+    /// Makes the ring of this thread, with every fallback there is, and says why if it cannot.
+    pub(crate) fn open() -> Result<Port, Error> {
+        let mut cq_entries = CQ_ENTRIES;
+        let mut sq_array = false;
+        loop {
+            match build(cq_entries, sq_array) {
+                Ok(ring) => return Port::checked(ring),
+                // NO_SQARRAY came with 6.6.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !sq_array => {
+                    sq_array = true;
+                }
+                // Ring memory counts against the locked-memory limit: a smaller queue may fit, and
+                // an overflowing one loses nothing (NODROP), it only costs a call.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOMEM)
+                        && cq_entries > CQ_ENTRIES_MIN =>
+                {
+                    cq_entries /= 2;
+                }
+                Err(error) => return Err(refusal(error)),
+            }
+        }
+    }
+
+    /// Refuses a kernel that took the flags but lacks a feature the runtime cannot do without.
+    fn checked(ring: IoUring) -> Result<Port, Error> {
+        let features = ring.params();
+        if !(features.is_feature_nodrop()
+            && features.is_feature_ext_arg()
+            && features.is_feature_skip_cqe_on_success())
+        {
+            return Err(Error::new(
+                ErrorKind::Ring,
+                "this kernel's io_uring lacks features of Linux 6.1 \
+                 (NODROP, EXT_ARG, CQE_SKIP): run on Linux 6.1 or later",
+            ));
+        }
+        let wait_flags = if features.is_feature_no_iowait() {
+            EnterFlags::NO_IOWAIT
+        } else {
+            EnterFlags::empty()
+        };
+        Ok(Port { ring, wait_flags })
+    }
+
+    /// Gives the kernel the pool's buffers to receive into.
+    pub(crate) fn lend(&mut self, pool: &Pool) -> Result<(), Error> {
+        let (address, entries) = pool.ring_address();
+        // SAFETY: the address is page-aligned memory of `entries` entries (`Pool::new`), and the
+        // driver keeps the pool until after this port is closed, or leaks it (`Driver::close`).
+        let result = unsafe {
+            self.ring
+                .submitter()
+                .register_buf_ring_with_flags(address, entries, BUFFER_GROUP, 0)
+        };
+        result.map_err(refusal)
+    }
+
+    /// Puts one operation into the submission queue; `false` if the queue is full.
+    #[must_use]
+    pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
+        let entry = entry(sqe).user_data(user_data);
+        // SAFETY: the pointers in `sqe` stay valid until the final completion: slots and records
+        // keep what they name in place until then (the law in `ring`).
+        unsafe { self.ring.submission().push(&entry) }.is_ok()
+    }
+
+    /// Whether completions are there that no reap has seen. What has not completed yet (deferred
+    /// work that only an enter runs) is not counted: its bytes are still in their socket.
+    pub(crate) fn has_unseen(&mut self) -> bool {
+        let overflowed = self.ring.submission().cq_overflow();
+        overflowed || !self.ring.completion().is_empty()
+    }
+
+    /// Submits all that is queued, lets deferred work run, and sleeps as `wait` says.
+    ///
+    /// A time that is over and an interruption by a signal are not errors. EBUSY (completions must
+    /// be reaped first) and EAGAIN (the kernel is out of memory for the moment) are not either:
+    /// what could not be submitted stays queued and goes with the next enter.
+    pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        let queued = self.ring.submission().len() as u32;
+        let mut flags = EnterFlags::GETEVENTS;
+        let (want, timeout) = match wait {
+            Wait::No => (0, None),
+            Wait::Completion => (1, None),
+            Wait::AtMost(time) => (
+                1,
+                Some(
+                    Timespec::new()
+                        .sec(time.as_secs())
+                        .nsec(time.subsec_nanos()),
+                ),
+            ),
+        };
+        if want > 0 {
+            flags |= self.wait_flags;
+        }
+        let submitter = self.ring.submitter();
+        let result = match &timeout {
+            None => {
+                // SAFETY: the flags carry no EXT_ARG, so the absent argument is not looked at.
+                unsafe { submitter.enter::<libc::sigset_t>(queued, want, flags.bits(), None) }
+            }
+            Some(timeout) => {
+                let args = SubmitArgs::new().timespec(timeout);
+                let flags = flags | EnterFlags::EXT_ARG;
+                // SAFETY: EXT_ARG asks for exactly this argument type; it and the timespec it
+                // points to live across the call.
+                unsafe { submitter.enter(queued, want, flags.bits(), Some(&args)) }
+            }
+        };
+        match result {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+
+    /// Moves every completion that is there to `batch`.
+    pub(crate) fn reap(&mut self, batch: &mut Vec<Cqe>) {
+        batch.extend(self.ring.completion().map(|cqe| Cqe {
+            user_data: cqe.user_data(),
+            result: cqe.result(),
+            buffer: io_uring::cqueue::buffer_select(cqe.flags()),
+            more: io_uring::cqueue::more(cqe.flags()),
+        }));
+    }
+}
+
+/// Asks the kernel for a ring.
+fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .dontfork()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(cq_entries);
+    if !sq_array {
+        builder.setup_no_sqarray();
+    }
+    builder.build(SQ_ENTRIES)
+}
+
+/// The kernel's form of an operation.
+fn entry(sqe: &Sqe) -> squeue::Entry {
+    const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+    match *sqe {
+        Sqe::AcceptMulti { fd } => opcode::AcceptMulti::new(Fd(fd))
+            .flags(libc::SOCK_CLOEXEC)
+            .build(),
+        Sqe::RecvMulti { fd } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
+        Sqe::Send { fd, from, len } => opcode::Send::new(Fd(fd), from, len).flags(FLAGS).build(),
+        Sqe::SendMsg { fd, header } => opcode::SendMsg::new(Fd(fd), header)
+            .flags(FLAGS as u32)
+            .build(),
+        Sqe::Connect { fd, address, len } => opcode::Connect::new(Fd(fd), address, len).build(),
+        #[cfg(test)]
+        Sqe::Read {
+            fd,
+            into,
+            len,
+            offset,
+        } => opcode::Read::new(Fd(fd), into, len).offset(offset).build(),
+        #[cfg(test)]
+        Sqe::Write {
+            fd,
+            from,
+            len,
+            offset,
+        } => opcode::Write::new(Fd(fd), from, len).offset(offset).build(),
+        Sqe::PollMulti { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
+            .multi(true)
+            .build(),
+        // A cancel that worked has nothing to say: the ended operation completes by itself.
+        Sqe::Cancel { user_data } => opcode::AsyncCancel::new(user_data)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS),
+    }
+}
+
+/// Says which wall a ring ran into, and the way round it.
+fn refusal(error: io::Error) -> Error {
+    let message = match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            let path = "/proc/sys/kernel/io_uring_disabled";
+            match std::fs::read_to_string(path).map(|text| text.trim().to_owned()) {
+                Ok(value) if value != "0" => format!(
+                    "io_uring is switched off on this machine: kernel.io_uring_disabled = {value}; \
+                     set it to 0 (sysctl kernel.io_uring_disabled=0), or with 1 run with \
+                     CAP_SYS_ADMIN or in the group of kernel.io_uring_group"
+                ),
+                _ => "io_uring is refused although kernel.io_uring_disabled allows it: most \
+                      likely a seccomp filter (the default of Docker and other container \
+                      engines); allow io_uring_setup, io_uring_enter and io_uring_register in \
+                      the container's seccomp profile"
+                    .to_owned(),
+            }
+        }
+        Some(libc::ENOSYS) => "this kernel or sandbox has no io_uring: the kernel is older than \
+                               Linux 5.1 or built without it, or a sandbox (Podman's seccomp \
+                               profile, gVisor) hides it; run on Linux 6.1 or later and allow \
+                               the io_uring system calls"
+            .to_owned(),
+        Some(libc::ENOMEM) => {
+            let limit = sys::memlock_limit()
+                .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
+            format!(
+                "no memory for a ring: rings count against the locked-memory limit of the user, \
+                 which is {limit} here; raise it (ulimit -l, LimitMEMLOCK= in systemd) or use \
+                 fewer cores"
+            )
+        }
+        Some(libc::EINVAL) => "this kernel does not know the ring set-up evenfall needs \
+                               (DEFER_TASKRUN, Linux 6.1): run on Linux 6.1 or later"
+            .to_owned(),
+        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor is left for a ring: raise the \
+                                              limit (ulimit -n, LimitNOFILE= in systemd)"
+            .to_owned(),
+        _ => "the kernel refused to set up a ring".to_owned(),
+    };
+    Error::new(ErrorKind::Ring, message).with_source(error)
+}

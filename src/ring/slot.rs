@@ -1,0 +1,245 @@
+//! Slots: who owns what a one-off operation lends to the kernel.
+//!
+//! ```text
+//!            start                    complete                  take
+//!  (nothing) ─────▶ Waiting(waker) ───────────▶ Done(result) ──────────▶ (free)
+//!                        │                          │
+//!                        │ abandon                  │ abandon
+//!                        ▼                          ▼
+//!                    Abandoned ──────────────────▶ (free)
+//!                              complete
+//! ```
+//! From `start` on the slot owns buffer, address and descriptor, at heap addresses that do not
+//! move when the table of slots grows; the future has a [`Key`] and nothing else. A slot is free
+//! again only after the operation's completion.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::{AsRawFd, OwnedFd};
+#[cfg(test)]
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use slab::Slab;
+use socket2::SockAddr;
+
+use crate::ring::port::Sqe;
+use crate::ring::token::{Generations, Kind, Token};
+
+/// What an operation lends to the kernel, and so also what the operation is.
+#[derive(Debug)]
+pub(crate) enum Lent {
+    /// Connect `fd` to `address`.
+    Connect { fd: OwnedFd, address: Box<SockAddr> },
+    #[cfg(test)]
+    /// Fill `buffer` (its length) from `fd` at `offset`; all ones is the file's own position.
+    Read {
+        fd: Rc<OwnedFd>,
+        buffer: Vec<u8>,
+        offset: u64,
+    },
+    #[cfg(test)]
+    /// Write `buffer` to `fd` at `offset`; all ones is the file's own position.
+    Write {
+        fd: Rc<OwnedFd>,
+        buffer: Vec<u8>,
+        offset: u64,
+    },
+}
+
+impl Lent {
+    /// The submission that borrows from this. Its pointers are to the heap, so they stay valid
+    /// while this value moves, as long as it lives and is not touched.
+    fn sqe(&mut self) -> Sqe {
+        /// The kernel moves at most this much in one call anyway (MAX_RW_COUNT).
+        #[cfg(test)]
+        const MOST: usize = 0x7fff_f000;
+        match self {
+            Lent::Connect { fd, address } => Sqe::Connect {
+                fd: fd.as_raw_fd(),
+                address: address.as_ptr().cast(),
+                len: address.len(),
+            },
+            #[cfg(test)]
+            Lent::Read { fd, buffer, offset } => Sqe::Read {
+                fd: fd.as_raw_fd(),
+                len: buffer.len().min(MOST) as u32,
+                into: buffer.as_mut_ptr(),
+                offset: *offset,
+            },
+            #[cfg(test)]
+            Lent::Write { fd, buffer, offset } => Sqe::Write {
+                fd: fd.as_raw_fd(),
+                len: buffer.len().min(MOST) as u32,
+                from: buffer.as_ptr(),
+                offset: *offset,
+            },
+        }
+    }
+}
+
+/// The name of an operation in a slot. Neither `Clone` nor `Copy`: one future, one operation.
+#[derive(Debug)]
+pub(crate) struct Key {
+    /// The slot's place.
+    index: u32,
+    /// The slot's arming.
+    generation: u32,
+}
+
+/// One operation that was started.
+#[derive(Debug)]
+struct Slot {
+    /// What the kernel may touch until the completion; nobody reads or moves it before.
+    lent: Lent,
+    /// Where in its life the operation is.
+    state: State,
+    /// Tells this operation from earlier ones of the same place.
+    generation: u32,
+}
+
+/// See the module's diagram.
+#[derive(Debug)]
+enum State {
+    /// In the kernel; the future waits.
+    Waiting(Option<Waker>),
+    /// Completed; the future has not looked yet.
+    Done(i32),
+    /// In the kernel; nobody waits.
+    Abandoned,
+}
+
+/// The slots of one ring.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    /// Every operation that is in the kernel or not looked at.
+    table: Slab<Slot>,
+    /// The source of generations, shared by all places.
+    generations: Generations,
+}
+
+/// What a completion did to a slot.
+#[derive(Debug)]
+pub(crate) enum Completed {
+    /// The future waits and wants to be woken.
+    Wake(Option<Waker>),
+    /// Nobody waited; this is what the operation had lent, to be dropped by the caller.
+    Freed(Lent),
+    /// No operation of that name is in the kernel.
+    Stale,
+}
+
+/// What abandoning an operation asks for.
+#[derive(Debug)]
+pub(crate) enum Abandoned {
+    /// It is in the kernel: cancel it.
+    Cancel(Token),
+    /// It was complete already; this is what it had lent.
+    Freed(Lent),
+}
+
+impl Slots {
+    /// Takes `lent` over and gives what the kernel is to be asked.
+    pub(crate) fn start(&mut self, lent: Lent) -> (Key, Sqe, Token) {
+        let generation = self.generations.advance();
+        let entry = self.table.vacant_entry();
+        let index = entry.key() as u32;
+        let slot = entry.insert(Slot {
+            lent,
+            state: State::Waiting(None),
+            generation,
+        });
+        let token = Token {
+            kind: Kind::Slot,
+            index,
+            generation,
+        };
+        (Key { index, generation }, slot.lent.sqe(), token)
+    }
+
+    /// The result and what was lent, once the operation is complete; then the slot is free. The
+    /// waker that was parked before comes back through `replaced`.
+    pub(crate) fn poll(
+        &mut self,
+        key: &Key,
+        context: &mut Context<'_>,
+        replaced: &mut Vec<Waker>,
+    ) -> Poll<Option<(i32, Lent)>> {
+        let Some(slot) = self.slot(key.index, key.generation) else {
+            return Poll::Ready(None);
+        };
+        match &mut slot.state {
+            State::Waiting(parked) => {
+                replaced.extend(parked.replace(context.waker().clone()));
+                Poll::Pending
+            }
+            State::Done(result) => {
+                let result = *result;
+                let slot = self.table.remove(key.index as usize);
+                Poll::Ready(Some((result, slot.lent)))
+            }
+            State::Abandoned => Poll::Ready(None),
+        }
+    }
+
+    /// The future is gone. `None` if the operation is unknown, that is, over and looked at.
+    pub(crate) fn abandon(&mut self, key: &Key) -> Option<Abandoned> {
+        let slot = self.slot(key.index, key.generation)?;
+        match slot.state {
+            State::Waiting(_) => {
+                slot.state = State::Abandoned;
+                Some(Abandoned::Cancel(Token {
+                    kind: Kind::Slot,
+                    index: key.index,
+                    generation: key.generation,
+                }))
+            }
+            State::Done(_) => {
+                let slot = self.table.remove(key.index as usize);
+                Some(Abandoned::Freed(slot.lent))
+            }
+            State::Abandoned => None,
+        }
+    }
+
+    /// The kernel is done with the operation of `token`.
+    pub(crate) fn complete(&mut self, token: Token, result: i32) -> Completed {
+        let Some(slot) = self.slot(token.index, token.generation) else {
+            return Completed::Stale;
+        };
+        match std::mem::replace(&mut slot.state, State::Done(result)) {
+            State::Waiting(waker) => Completed::Wake(waker),
+            State::Abandoned => Completed::Freed(self.table.remove(token.index as usize).lent),
+            State::Done(first) => {
+                slot.state = State::Done(first);
+                Completed::Stale
+            }
+        }
+    }
+
+    /// The names of all operations that are in the kernel, for the end of a core.
+    pub(crate) fn in_kernel(&self) -> Vec<Token> {
+        self.table
+            .iter()
+            .filter(|(_, slot)| !matches!(slot.state, State::Done(_)))
+            .map(|(index, slot)| Token {
+                kind: Kind::Slot,
+                index: index as u32,
+                generation: slot.generation,
+            })
+            .collect()
+    }
+
+    /// How many slots are taken.
+    #[cfg(test)]
+    pub(crate) fn taken(&self) -> usize {
+        self.table.len()
+    }
+
+    /// The slot of that place and arming.
+    fn slot(&mut self, index: u32, generation: u32) -> Option<&mut Slot> {
+        self.table
+            .get_mut(index as usize)
+            .filter(|slot| slot.generation == generation)
+    }
+}

@@ -1,0 +1,313 @@
+//! The coordinator: hears, steps the phase machine, orders.
+
+#![forbid(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use crate::clock::ns;
+use crate::config::{HEARTBEAT, SUSPENSION_MIN};
+use crate::phase::{Action, Input, Machine, Phase};
+use crate::report::{
+    ConfigReport, CoreOutcome, CoreReport, PhaseSpan, Report, Stuck, Trigger, TriggerKind, ms,
+    ms_from, verdict_of,
+};
+use crate::ring::sys::event::wait_readable;
+use crate::ring::sys::signal::exit_now;
+use crate::shared::{Request, Shared, progress};
+use crate::shutdown::signals::Signals;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+
+/// See the module.
+pub(crate) struct Coordinator {
+    /// What it shares with the cores.
+    shared: Arc<Shared>,
+    /// The signals, if this runtime has them.
+    signals: Option<Signals>,
+    /// Decides.
+    machine: Machine,
+    /// What each core's progress was when last looked at.
+    seen: Vec<u32>,
+    /// What began and hurried the stop, and when (ns).
+    triggers: Vec<(Trigger, u64)>,
+    /// When the coordinator last looked at the clock (ns).
+    looked_ns: u64,
+}
+
+impl Coordinator {
+    /// A coordinator for a runtime that was just built.
+    pub(crate) fn new(shared: Arc<Shared>, signals: Option<Signals>) -> Coordinator {
+        Coordinator {
+            machine: Machine::new(&shared.config),
+            seen: vec![0; shared.stations.len()],
+            triggers: Vec::new(),
+            looked_ns: shared.clock.now_ns(),
+            shared,
+            signals,
+        }
+    }
+
+    /// Coordinates until every core is gone or given up.
+    pub(crate) fn run(mut self) -> Report {
+        while !self.step() {
+            self.wait();
+        }
+        self.report()
+    }
+
+    /// Stops at once, without a run: for a runtime that is dropped.
+    pub(crate) fn abandon(mut self) {
+        let now_ns = self.shared.clock.now_ns();
+        self.input(now_ns, Input::Force);
+        let _report = self.run();
+    }
+
+    /// Hears everything that is to be heard and does what follows. Whether all is over.
+    fn step(&mut self) -> bool {
+        let now_ns = self.shared.clock.now_ns();
+        self.notice_suspension(now_ns);
+        self.hear_signals(now_ns);
+        self.hear_requests(now_ns);
+        self.hear_cores(now_ns);
+        self.input(now_ns, Input::Tick);
+        self.machine.phase() == Phase::Terminated
+    }
+
+    /// A process that was stopped and continued finds its deadlines past. It is no fault of the
+    /// cores: each phase gets a turn before it is cut.
+    fn notice_suspension(&mut self, now_ns: u64) {
+        let slept_ns = now_ns.saturating_sub(self.looked_ns);
+        self.looked_ns = now_ns;
+        let stopping = self.machine.phase() != Phase::Running;
+        if stopping && slept_ns > ns(HEARTBEAT) + ns(SUSPENSION_MIN) {
+            let lost_ns = slept_ns - ns(HEARTBEAT);
+            self.input(now_ns, Input::Suspended(lost_ns));
+        }
+    }
+
+    /// Reads every signal that is there.
+    fn hear_signals(&mut self, now_ns: u64) {
+        while let Some(came) = self.signals.as_ref().and_then(Signals::next) {
+            let pid = (came.pid != 0).then_some(came.pid);
+            self.triggers
+                .push((Trigger::signal(came.signal, pid, 0.0), now_ns));
+            self.input(now_ns, Input::Signal(came.signal));
+            self.bound_triggers();
+        }
+    }
+
+    /// Takes what handles have asked for.
+    fn hear_requests(&mut self, now_ns: u64) {
+        for request in self.shared.take_requests() {
+            let (kind, input) = match request {
+                Request::Shutdown => (TriggerKind::Api, Input::Trigger),
+                Request::Within(limit) => (TriggerKind::Api, Input::Within(limit)),
+                Request::Force => (TriggerKind::Force, Input::Force),
+            };
+            self.triggers.push((Trigger::new(kind, 0.0), now_ns));
+            self.input(now_ns, input);
+            self.bound_triggers();
+        }
+    }
+
+    /// A storm of triggers is reported by its first ones.
+    fn bound_triggers(&mut self) {
+        self.triggers.truncate(crate::config::TRIGGERS_KEPT);
+    }
+
+    /// Looks at how far each core is.
+    fn hear_cores(&mut self, now_ns: u64) {
+        let mut new = 0;
+        for (station, seen) in self.shared.stations.iter().zip(&mut self.seen) {
+            let bits = station.progress();
+            new |= bits & !*seen;
+            *seen = bits;
+        }
+        if new & progress::HAS_HOOK != 0 {
+            self.input(now_ns, Input::FirstHook);
+        }
+        self.hear_ends(now_ns, new);
+        if self.machine.phase() == Phase::Draining && self.all_quiet() {
+            self.input(now_ns, Input::AllQuiet);
+        }
+        if self.machine.phase() == Phase::Hooks && self.all(progress::HOOKS_DONE) {
+            self.input(now_ns, Input::HooksDone);
+        }
+        if self.all(progress::GONE) {
+            self.input(now_ns, Input::AllClosed);
+        }
+    }
+
+    /// Ends of mains and of cores are triggers.
+    fn hear_ends(&mut self, now_ns: u64, new: u32) {
+        let all_ended = self
+            .seen
+            .iter()
+            .all(|bits| bits & progress::MAIN_ENDED != 0);
+        let kind = if new & progress::FAILED != 0 {
+            TriggerKind::CoreFailed
+        } else if new & progress::MAIN_FAILED != 0 {
+            TriggerKind::MainFailed
+        } else if new & progress::MAIN_ENDED != 0 && all_ended {
+            TriggerKind::MainEnded
+        } else {
+            return;
+        };
+        if self.machine.phase() == Phase::Running {
+            self.triggers.push((Trigger::new(kind, 0.0), now_ns));
+        }
+        self.input(now_ns, Input::Trigger);
+    }
+
+    /// Whether every core has `bits`, or is gone.
+    fn all(&self, bits: u32) -> bool {
+        self.seen
+            .iter()
+            .all(|seen| seen & bits == bits || seen & progress::GONE != 0)
+    }
+
+    /// Whether all cores are quiet at one moment: each says so, every letter is handled, and the
+    /// same is read again. A letter between two cores breaks the quiet of its reader before it
+    /// counts as handled, so it cannot hide between the readings.
+    fn all_quiet(&self) -> bool {
+        let read = || -> Option<Vec<u64>> {
+            self.shared
+                .stations
+                .iter()
+                .zip(&self.seen)
+                .map(|(station, seen)| {
+                    let gone = seen & progress::GONE != 0;
+                    if gone {
+                        Some(0)
+                    } else {
+                        station.quiet_reading()
+                    }
+                })
+                .collect()
+        };
+        match read() {
+            Some(first) => read() == Some(first),
+            None => false,
+        }
+    }
+
+    /// Steps the machine and carries out what it says.
+    fn input(&mut self, now_ns: u64, input: Input) {
+        let actions = self.machine.step(now_ns, input);
+        if actions.is_empty() {
+            return;
+        }
+        let orders = &self.shared.orders;
+        for action in actions {
+            match action {
+                Action::Publish(instants) => orders.publish(&instants),
+                Action::Enter(phase) => orders.enter(phase),
+                Action::Cut => orders.cut(),
+                Action::CutHooks => orders.cut_hooks(),
+                Action::GiveUp => orders.give_up(),
+                Action::Exit(code) => exit_now(code),
+            }
+        }
+        self.shared.ring_all();
+    }
+
+    /// Sleeps until something is to be heard or the machine wants a tick.
+    fn wait(&mut self) {
+        let now_ns = self.shared.clock.now_ns();
+        let running = self.machine.phase() == Phase::Running;
+        let heartbeat = (!running).then_some(HEARTBEAT);
+        let tick = self
+            .machine
+            .next_wake()
+            .map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
+        let mut polled = vec![self.shared.bell.as_fd()];
+        if let Some(signals) = &self.signals {
+            polled.extend(signals.polled());
+        }
+        let limit = heartbeat.into_iter().chain(tick).min();
+        if wait_readable(&polled, limit).is_err() {
+            // ENOMEM, at the worst: the next round tries again, and must not spin.
+            std::thread::sleep(HEARTBEAT);
+        }
+        self.shared.bell.clear();
+    }
+
+    /// Puts the report together.
+    fn report(self) -> Report {
+        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
+        let now_ns = self.shared.clock.now_ns();
+        let cores = self.core_reports(now_ns);
+        let mut report = Report {
+            triggers: self
+                .triggers
+                .iter()
+                .map(|(trigger, at_ns)| Trigger {
+                    at_ms: ms_from(start_ns, *at_ns),
+                    ..trigger.clone()
+                })
+                .collect(),
+            config: self.config(),
+            elapsed_ms: ms_from(start_ns, now_ns),
+            suspended_ms: ms(self.machine.suspended_ns()),
+            phases: self
+                .machine
+                .spans()
+                .iter()
+                .map(|span| {
+                    let end_ns = span.end.unwrap_or(now_ns);
+                    PhaseSpan::new(
+                        span.phase.name(),
+                        ms_from(start_ns, span.start),
+                        ms_from(start_ns, end_ns),
+                        span.ended_by,
+                    )
+                })
+                .collect(),
+            cores,
+            foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
+            ..Report::default()
+        };
+        report.verdict = verdict_of(&report);
+        report
+    }
+
+    /// Each core's last word; a core that left none is stuck.
+    fn core_reports(&self, now_ns: u64) -> Vec<CoreReport> {
+        self.shared
+            .stations
+            .iter()
+            .enumerate()
+            .map(|(core, station)| {
+                station.take_report().unwrap_or_else(|| CoreReport {
+                    core,
+                    outcome: CoreOutcome::Stuck,
+                    stuck: Some(Stuck {
+                        task: "unknown".to_owned(),
+                        state: "did not end by the hard deadline".to_owned(),
+                        since_ms: ms(now_ns),
+                        ..Stuck::default()
+                    }),
+                    ..CoreReport::default()
+                })
+            })
+            .collect()
+    }
+
+    /// The configuration the stop ran under.
+    fn config(&self) -> ConfigReport {
+        let config = &self.shared.config;
+        let has_hook = self.seen.iter().any(|bits| bits & progress::HAS_HOOK != 0);
+        let reserves = config.reserves(has_hook);
+        ConfigReport {
+            notice_ms: ms(config.notice_ns()),
+            quiet_ms: ms(config.quiet_ns()),
+            timeout_ms: ms(config.timeout_ns()),
+            idle_grace_ms: ms(config.idle_grace_ns()),
+            linger_ms: ms(config.linger_ns()),
+            stuck_after_ms: ms(config.stuck_after_ns()),
+            hooks_ms: ms(reserves.hooks_ns),
+            close_ms: ms(reserves.close_ns),
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! Tasks: how they begin.
+
+#![forbid(unsafe_code)]
+
+use std::panic::Location;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use crate::context::{self, Local};
+use crate::mailbox::Letter;
+use crate::remote::{self, RemoteHandle};
+use crate::shared::Shared;
+use crate::sync::Arc;
+use crate::sync::atomic::Ordering;
+use crate::task::{JoinHandle, Kind};
+
+/// A future that was not taken, because the core's stop has come to its end.
+///
+/// It gives the future back: nothing that was handed over is lost.
+pub struct Refused<F> {
+    /// What was not taken.
+    future: F,
+}
+
+impl<F> Refused<F> {
+    /// The future, or the closure, that was not taken.
+    pub fn into_inner(self) -> F {
+        self.future
+    }
+}
+
+impl<F> std::fmt::Debug for Refused<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Refused")
+    }
+}
+
+impl<F> std::fmt::Display for Refused<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("not taken: the core is closing; the stop has ended its work")
+    }
+}
+
+impl<F> std::error::Error for Refused<F> {}
+
+/// Spawns an essential task on this core: a stop waits for it.
+///
+/// The future never leaves this thread, so it need not be `Send`. It is first polled when the
+/// caller gives way.
+///
+/// # Examples
+///
+/// ```no_run
+/// # async fn example() {
+/// let answer = evenfall::spawn(async { 6 * 7 }).await;
+/// assert_eq!(answer.ok(), Some(42));
+/// # }
+/// ```
+///
+/// # Panics
+///
+/// Outside of a core.
+///
+/// # Cancellation
+///
+/// Dropping the [`JoinHandle`] detaches the task: it goes on. [`JoinHandle::abort`] ends it.
+///
+/// # Shutdown
+///
+/// Taken in every phase up to and including the hooks. In Closing the future is dropped at once
+/// and the handle says so ([`JoinError::is_dropped`](crate::JoinError::is_dropped)); use
+/// [`try_spawn`] to get it back. At the drain deadline essential tasks that are left are named in
+/// the report and dropped.
+#[track_caller]
+pub fn spawn<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    spawn_or_drop(
+        &context::here(),
+        future,
+        Kind::Essential,
+        Location::caller(),
+    )
+}
+
+/// Spawns a background task on this core: housekeeping that no stop waits for.
+///
+/// # Panics
+///
+/// Outside of a core.
+///
+/// # Cancellation
+///
+/// As for [`spawn`].
+///
+/// # Shutdown
+///
+/// Nothing it does counts as activity. It runs until Closing begins, through the hooks, and is
+/// dropped then.
+#[track_caller]
+pub fn spawn_background<F>(future: F) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    spawn_or_drop(
+        &context::here(),
+        future,
+        Kind::Background,
+        Location::caller(),
+    )
+}
+
+/// As [`spawn`], but a core that takes no task any more gives the future back.
+///
+/// # Errors
+///
+/// [`Refused`], with the future, in Closing.
+///
+/// # Panics
+///
+/// Outside of a core.
+#[track_caller]
+pub fn try_spawn<F>(future: F) -> Result<JoinHandle<F::Output>, Refused<F>>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    context::here()
+        .spawn(future, Kind::Essential, Location::caller())
+        .map_err(|future| Refused { future })
+}
+
+/// Spawns on `local`, or makes a handle that says the future was dropped.
+fn spawn_or_drop<F>(
+    local: &Local,
+    future: F,
+    kind: Kind,
+    site: &'static Location<'static>,
+) -> JoinHandle<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    match local.spawn(future, kind, site) {
+        Ok(handle) => handle,
+        Err(future) => {
+            drop(future);
+            JoinHandle::dropped(site)
+        }
+    }
+}
+
+/// Spawns an essential task on another core of this runtime (or on this one): `start` travels
+/// there and makes the future, which stays there and need not be `Send`.
+///
+/// # Errors
+///
+/// [`Refused`], with the closure, if there is no core of that index or it takes no letter any
+/// more.
+///
+/// # Panics
+///
+/// Outside of a core.
+///
+/// # Cancellation
+///
+/// Dropping the [`RemoteHandle`] detaches the task.
+///
+/// # Shutdown
+///
+/// Taken in every phase up to and including the hooks; refused in Closing. A task that was taken
+/// always has an outcome: if it is dropped before it ends, the handle says so.
+#[track_caller]
+pub fn spawn_on<F, Fut>(core: usize, start: F) -> Result<RemoteHandle<Fut::Output>, Refused<F>>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
+    let local = context::here();
+    post_spawn(
+        &local.shared,
+        Some(local.index),
+        core,
+        start,
+        Location::caller(),
+    )
+}
+
+/// Posts a spawn to `core`, on behalf of the core `from` or of a foreign thread.
+pub(crate) fn post_spawn<F, Fut>(
+    shared: &Arc<Shared>,
+    from: Option<usize>,
+    core: usize,
+    start: F,
+    site: &'static Location<'static>,
+) -> Result<RemoteHandle<Fut::Output>, Refused<F>>
+where
+    F: FnOnce() -> Fut + Send + 'static,
+    Fut: Future + 'static,
+    Fut::Output: Send + 'static,
+{
+    let Some(station) = shared.stations.get(core) else {
+        return Err(Refused { future: start });
+    };
+    let (promise, handle) = remote::pair(site);
+    // The closure waits outside of the letter, so that a refused letter can give it back.
+    let cargo = Arc::new(crate::sync::Mutex::new(Some(start)));
+    let inside = cargo.clone();
+    let letter: Letter = Box::new(move || {
+        let start = crate::sync::lock(&inside).take();
+        let (Some(start), Some(local)) = (start, context::current()) else {
+            return;
+        };
+        let task = promise.keep(async move { start().await });
+        // Refused: the promise is dropped with the future and says so to the handle.
+        let _refused = local.spawn(task, Kind::Essential, site);
+    });
+    let sent = match from {
+        Some(index) => &shared.stations[index].sent,
+        None => &shared.foreign_letters,
+    };
+    match station.mailbox.post(letter) {
+        Ok(()) => {
+            sent.fetch_add(1, Ordering::Relaxed);
+            Ok(handle)
+        }
+        Err(letter) => {
+            drop(letter);
+            match crate::sync::lock(&cargo).take() {
+                Some(start) => Err(Refused { future: start }),
+                // Nobody but the letter, which was never run, could have taken it.
+                None => Ok(handle),
+            }
+        }
+    }
+}
+
+/// Gives way once: every task that is ready gets its turn first.
+///
+/// # Cancellation
+///
+/// Dropping it has no effect.
+///
+/// # Shutdown
+///
+/// The same in every phase.
+pub async fn yield_now() {
+    /// Pending once.
+    struct Yield(bool);
+    impl Future for Yield {
+        type Output = ();
+        fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+            if std::mem::replace(&mut self.0, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    }
+    Yield(false).await;
+}

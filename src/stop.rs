@@ -1,0 +1,413 @@
+//! The stop, as one core carries it out.
+//!
+//! ```text
+//!           Notice/Draining          Hooks, or cut            Closing             all ended, or
+//!           ordered: begin           ordered                  ordered: close      given up
+//!  Running ─────────────▶ Draining ─────────────▶ Hooks ────────────────▶ Closing ──────────▶ Over
+//! ```
+//! The coordinator orders, through the word in [`Orders`](crate::shared::Orders); the core obeys
+//! at the beginning of its turn ([`CoreStop::obey`]), does its share near the end of it
+//! ([`CoreStop::step`]), and says at its station how far it is.
+
+#![forbid(unsafe_code)]
+
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use crate::clock::ns;
+use crate::config::HEARTBEAT;
+use crate::context::Local;
+use crate::core::{is_essential, panic_text};
+use crate::hook_run;
+use crate::io::Io;
+use crate::io::conn::Origin;
+use crate::phase::Phase;
+use crate::report::{CoreOutcome, CoreReport, Straggler};
+use crate::shared::{Deadlines, Order, progress};
+use crate::stop_report::{self, Facts};
+use crate::task::{JoinHandle, Kind};
+
+/// How far a core's stop is, and what it has noted for the report.
+#[derive(Debug)]
+pub(crate) struct CoreStop {
+    /// The orders that were obeyed last.
+    seen: Order,
+    /// The deadlines that came with them.
+    deadlines: Deadlines,
+    /// See the module's diagram.
+    stage: Stage,
+    /// Why the main future failed, if it did.
+    main_error: Option<String>,
+    /// Whether the cut was carried out.
+    cut_done: bool,
+    /// The task that runs the hooks.
+    hooks: Option<JoinHandle<()>>,
+    /// Operations still out when the ring was closed.
+    leaked: u64,
+    /// Letters that were accepted and not run.
+    returned: u64,
+    /// What was alive at the cut.
+    stragglers: Vec<Straggler>,
+    /// The phases of this core; the last one is open while the core runs.
+    phases: Vec<(Phase, u64)>,
+    /// When the core was done (ns).
+    ended_ns: u64,
+}
+
+/// See the module's diagram.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// No order to drain yet.
+    Running,
+    /// Draining; whether the coordinator has been told that this core is quiet.
+    Draining { quiet: bool },
+    /// The hooks run; whether they are done.
+    Hooks { done: bool },
+    /// Everything ends; what is still open is reset from then on (ns).
+    Closing { cut_ns: u64 },
+    /// Nothing is left.
+    Over,
+}
+
+/// Why Closing resets what has not closed by itself a little before its end: the completions of
+/// the reset must still be reaped.
+const CLOSING_TAIL: Duration = Duration::from_millis(25);
+
+impl CoreStop {
+    /// A core that was not told to stop.
+    pub(crate) fn new() -> CoreStop {
+        CoreStop {
+            seen: Order::default(),
+            deadlines: Deadlines::default(),
+            stage: Stage::Running,
+            main_error: None,
+            cut_done: false,
+            hooks: None,
+            leaked: 0,
+            returned: 0,
+            stragglers: Vec::new(),
+            phases: Vec::new(),
+            ended_ns: 0,
+        }
+    }
+
+    /// Whether the core is done.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stage == Stage::Over
+    }
+
+    /// Whether nothing new is begun.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.stage, Stage::Closing { .. } | Stage::Over)
+    }
+
+    /// Whether there are orders that were not obeyed yet.
+    pub(crate) fn has_new_orders(&self, local: &Local) -> bool {
+        local.shared.orders.read() != self.seen
+    }
+
+    /// Reads the orders and does what is new in them.
+    pub(crate) fn obey(&mut self, local: &Rc<Local>) {
+        let order = local.shared.orders.read();
+        if order == self.seen {
+            return;
+        }
+        let before = std::mem::replace(&mut self.seen, order);
+        self.deadlines = local.shared.orders.deadlines();
+        let now_ns = local.io.borrow().now_ns;
+        if order.phase() != before.phase() {
+            self.phases.push((order.phase(), now_ns));
+        }
+        if order.phase() >= Phase::Notice {
+            local.io.borrow_mut().tally.begin_stop();
+        }
+        if order.phase() >= Phase::Draining {
+            self.drain(local);
+        }
+        if order.is_cut() && !self.cut_done && order.phase() >= Phase::Hooks {
+            self.cut(local);
+        }
+        if order.phase() >= Phase::Hooks {
+            self.run_hooks(local);
+        }
+        // Its deadline may have moved, or come.
+        local.hooks.wake_runner();
+        if order.phase() >= Phase::Closing {
+            self.close(local);
+        }
+    }
+
+    /// The stop's share of a turn. Whether it wants another turn at once.
+    pub(crate) fn step(&mut self, local: &Rc<Local>) -> bool {
+        self.read_main(local);
+        match self.stage {
+            Stage::Running | Stage::Over => false,
+            Stage::Draining { quiet } => {
+                let again = local.io.borrow_mut().step_drain();
+                self.look_for_quiet(local, quiet);
+                again
+            }
+            Stage::Hooks { done } => {
+                // A cut leaves listeners and connections behind that still have to end.
+                let again = local.io.borrow_mut().step_drain();
+                let over = self.hooks.as_ref().is_none_or(JoinHandle::is_finished);
+                if over && !done {
+                    self.stage = Stage::Hooks { done: true };
+                    self.say(local, progress::HOOKS_DONE);
+                }
+                again
+            }
+            Stage::Closing { cut_ns } => {
+                self.step_closing(local, cut_ns);
+                false
+            }
+        }
+    }
+
+    /// When the stop wants a turn, if nothing else brings one (ns).
+    pub(crate) fn wake_ns(&self, io: &Io) -> Option<u64> {
+        match self.stage {
+            Stage::Running | Stage::Over => None,
+            Stage::Draining { quiet: true } | Stage::Hooks { .. } => io.drain_wake_ns(),
+            Stage::Draining { quiet: false } => {
+                let quiet_ns = self.deadlines.quiet;
+                let since_ns = io.activity_ns.max(self.deadlines.start);
+                let quiet_at = since_ns.saturating_add(quiet_ns);
+                let quiet_at = (quiet_at > io.now_ns).then_some(quiet_at);
+                io.drain_wake_ns().into_iter().chain(quiet_at).min()
+            }
+            Stage::Closing { cut_ns } if io.now_ns < cut_ns => Some(cut_ns),
+            Stage::Closing { .. } => Some(io.now_ns + ns(HEARTBEAT)),
+        }
+    }
+
+    /// Reads the main future's result, once it is there.
+    fn read_main(&mut self, local: &Rc<Local>) {
+        let main = {
+            let mut place = local.main.borrow_mut();
+            place.take_if(|main| main.is_finished())
+        };
+        let Some(mut main) = main else {
+            return;
+        };
+        let mut context = Context::from_waker(Waker::noop());
+        let error = match Pin::new(&mut main).poll(&mut context) {
+            Poll::Pending | Poll::Ready(Ok(Ok(()))) => None,
+            Poll::Ready(Ok(Err(error))) => Some(error.to_string()),
+            Poll::Ready(Err(error)) if error.is_dropped() => None,
+            Poll::Ready(Err(error)) => Some(match error.into_panic() {
+                Ok(payload) => format!("the main future panicked: {}", panic_text(&*payload)),
+                Err(error) => error.to_string(),
+            }),
+        };
+        let failed = if error.is_some() {
+            progress::MAIN_FAILED
+        } else {
+            0
+        };
+        self.main_error = error;
+        self.say(local, progress::MAIN_ENDED | failed);
+    }
+
+    /// Tells the coordinator something, if it is new.
+    fn say(&self, local: &Local, bits: u32) {
+        if local.station().advance(bits) {
+            local.shared.bell.ring();
+        }
+    }
+}
+
+/// The phases.
+impl CoreStop {
+    /// Draining begins, or its deadline has moved.
+    fn drain(&mut self, local: &Rc<Local>) {
+        if self.stage == Stage::Running {
+            self.stage = Stage::Draining { quiet: false };
+            let grace = Duration::from_nanos(local.shared.config.idle_grace_ns());
+            local.io.borrow_mut().begin_drain(grace);
+        }
+        let cancelled = local.io.borrow_mut().end_late_timers(self.deadlines.drain);
+        let count = local.timers_cancelled.get() + cancelled.len() as u64;
+        local.timers_cancelled.set(count);
+        // Outside of the borrow: what was to be spawned is a user's.
+        for timer in cancelled {
+            let drop = std::panic::AssertUnwindSafe(|| drop(timer));
+            if let Err(payload) = std::panic::catch_unwind(drop) {
+                std::mem::forget(payload);
+            }
+        }
+    }
+
+    /// Whether nothing is left that a stop waits for.
+    fn is_quiescent(local: &Local) -> bool {
+        let io = local.io.borrow();
+        local.tasks.live(Kind::Main) == 0
+            && local.tasks.live(Kind::Essential) == 0
+            && io.tally.open == 0
+            && io.listeners_closed()
+            && io.delayed_spawns == 0
+            && local.station().mailbox.is_empty()
+    }
+
+    /// Tells the coordinator when quiet is reached, and takes it back when it is broken.
+    fn look_for_quiet(&mut self, local: &Local, was_quiet: bool) {
+        let (now_ns, activity_ns) = {
+            let io = local.io.borrow();
+            (io.now_ns, io.activity_ns)
+        };
+        let since_ns = activity_ns.max(self.deadlines.start);
+        let quiet = CoreStop::is_quiescent(local)
+            && now_ns >= since_ns.saturating_add(self.deadlines.quiet);
+        let station = local.station();
+        if !quiet {
+            station.break_quiet();
+        } else if !was_quiet || station.quiet_reading().is_none() {
+            station.set_quiet();
+            local.shared.bell.ring();
+        }
+        self.stage = Stage::Draining { quiet };
+    }
+
+    /// The drain deadline, or a force: what is alive is named, connections are reset, essential
+    /// tasks dropped.
+    fn cut(&mut self, local: &Rc<Local>) {
+        self.cut_done = true;
+        // What was ready before the cut gets its turn: a task accepted by a stop of no time at
+        // all has run once. Bounded, for a task may wake itself for ever.
+        let mut leftovers = crate::io::Leftovers::default();
+        local.tasks.collect_foreign();
+        let _ran = local.tasks.run(crate::config::TASK_BUDGET);
+        local.settle(&mut leftovers);
+        self.read_main(local);
+        self.name_stragglers(local);
+        {
+            let mut io = local.io.borrow_mut();
+            io.begin_all_sweeps();
+            io.cut_all(|origin| origin == Origin::Accepted);
+        }
+        local.tasks.drop_all(&is_essential);
+        local.settle(&mut leftovers);
+    }
+
+    /// Notes every essential task and accepted connection that is alive.
+    fn name_stragglers(&mut self, local: &Local) {
+        let stragglers = &mut self.stragglers;
+        local.tasks.each_live(&mut |task| {
+            if is_essential(task.kind) {
+                let name = if task.kind == Kind::Main {
+                    "main"
+                } else {
+                    "task"
+                };
+                stragglers.push(Straggler {
+                    kind: "task".to_owned(),
+                    name: format!("{name} {}", task.id),
+                    spawned_at: Some(task.site.to_string()),
+                    detail: "had not ended".to_owned(),
+                });
+            }
+        });
+        stragglers.extend(local.io.borrow().open_accepted());
+    }
+
+    /// Begins to run the hooks, also when there is none.
+    fn run_hooks(&mut self, local: &Rc<Local>) {
+        if matches!(self.stage, Stage::Running | Stage::Draining { .. }) {
+            self.stage = Stage::Hooks { done: false };
+            let run = hook_run::run_all(local.clone());
+            let site = std::panic::Location::caller();
+            self.hooks = local.spawn(run, Kind::Hook, site).ok();
+        }
+    }
+
+    /// Closing begins: nothing new is taken, and everything that is there is ended.
+    fn close(&mut self, local: &Rc<Local>) {
+        if self.is_closing() {
+            return;
+        }
+        let now_ns = local.io.borrow().now_ns;
+        let hard_ns = self.deadlines.hard.max(now_ns);
+        let tail_ns = ns(CLOSING_TAIL).min((hard_ns - now_ns) / 2);
+        self.stage = Stage::Closing {
+            cut_ns: hard_ns - tail_ns,
+        };
+        self.end_work(local);
+        let mut io = local.io.borrow_mut();
+        io.begin_all_sweeps();
+        io.driver.cancel_own();
+    }
+
+    /// Ends letters, tasks, hooks and timers; user code runs in their destructors only.
+    fn end_work(&mut self, local: &Rc<Local>) {
+        local.closed.set(true);
+        let station = local.station();
+        station.mailbox.close();
+        while let Some(letter) = station.mailbox.take() {
+            self.returned += 1;
+            drop_quietly(letter);
+        }
+        local.tasks.drop_all(&|_| true);
+        hook_run::note_unrun(local);
+        let timers = local.io.borrow_mut().end_all_timers();
+        drop_quietly(timers);
+        local.settle(&mut crate::io::Leftovers::default());
+    }
+
+    /// Waits for the last completions; at its time resets what is left, at the last gives up.
+    fn step_closing(&mut self, local: &Rc<Local>, cut_ns: u64) {
+        let mut io = local.io.borrow_mut();
+        if io.now_ns >= cut_ns {
+            io.cut_all(|_| true);
+        }
+        let _windows_are_over = io.step_drain();
+        let emptied = io.driver.in_flight() == 0 && io.is_empty();
+        if !emptied && !self.seen.gives_up() {
+            return;
+        }
+        self.leaked = io.close();
+        self.stage = Stage::Over;
+        self.ended_ns = local.now_ns();
+    }
+
+    /// The core's last word.
+    pub(crate) fn report(&mut self, local: &Local) -> CoreReport {
+        let facts = Facts {
+            leaked: self.leaked,
+            returned: self.returned,
+            phases: std::mem::take(&mut self.phases),
+            start_ns: local.shared.orders.deadlines().start,
+            ended_ns: self.ended_ns,
+        };
+        let outcome = match self.main_error {
+            Some(_) => CoreOutcome::Failed,
+            None => CoreOutcome::Finished,
+        };
+        CoreReport {
+            outcome,
+            error: self.main_error.take(),
+            stragglers: std::mem::take(&mut self.stragglers),
+            ..stop_report::of(local, &facts)
+        }
+    }
+
+    /// The end of a core whose turn failed: as Closing, without another turn.
+    pub(crate) fn abandon(&mut self, local: &Rc<Local>) {
+        self.end_work(local);
+        let mut io = local.io.borrow_mut();
+        io.cut_all(|_| true);
+        io.close_all_listeners();
+        self.leaked = io.close();
+        self.stage = Stage::Over;
+        self.ended_ns = local.now_ns();
+    }
+}
+
+/// Drops what belongs to a user; a panic of its destructor harms nobody.
+fn drop_quietly<T>(value: T) {
+    let drop = std::panic::AssertUnwindSafe(|| drop(value));
+    if let Err(payload) = std::panic::catch_unwind(drop) {
+        std::mem::forget(payload);
+    }
+}

@@ -1,0 +1,15 @@
+//! The one place atomics and locks come from, so that a model checker can take their place.
+
+#![forbid(unsafe_code)]
+
+pub(crate) use std::sync::{Arc, Mutex, MutexGuard, atomic};
+
+/// Locks `mutex`, also when a thread panicked while it held the lock.
+///
+/// Everything kept behind a lock in this crate is whole after every statement, so a poisoned lock
+/// says nothing about the data, and a stop must get through whatever happened before it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,365 @@
+//! One core's tasks: what every thread sees of them, and the owner's side with a task's whole life.
+
+use std::cell::Cell;
+use std::mem;
+use std::ptr::{self, NonNull};
+
+use super::join::JoinError;
+use super::queue::{Foreign, Live, Ready};
+use super::raw::{Header, Polled, Task, quietly};
+use super::state::Left;
+use super::{Alarm, Counters, Info, Kind, Ran};
+use crate::sync::Arc;
+
+/// How many generations of tasks one `drop_all` follows: tasks that destructors of dropped tasks
+/// spawned, and so on. A clean-up rarely needs a second one; a destructor that spawns its like for
+/// ever must not hold up the stop.
+pub(super) const GENERATIONS_MAX: usize = 16;
+
+/// How many shares of a core its owner keeps for the next tasks. More only cost time when the core
+/// ends; without any a task costs two more read-modify-writes (25 of 110 ns, where measured).
+const SPARE_MAX: usize = 1024;
+
+thread_local! {
+    /// The core whose tasks this thread owns, as far as a wake is concerned. Never a core that is
+    /// gone, whose address another may have by now: `Tasks` clears it in its `Drop`.
+    static HERE: Cell<*const Shared> = const { Cell::new(ptr::null()) };
+}
+
+/// What every task of a core holds, and by it every waker: the way back to the run queue.
+pub(super) struct Shared {
+    /// Tasks woken by other threads. Closed when the core is gone.
+    pub(super) foreign: Foreign,
+    /// Rung after each push to `foreign`.
+    alarm: Arc<dyn Alarm>,
+    /// The owner's side. Touched by no other thread, and without a destructor, for the last one to
+    /// hold the core may be any thread.
+    local: Local,
+}
+
+// SAFETY: `foreign` and `alarm` are made for all threads. `local` is reached by `Shared::local`
+// only, whose callers promise to be on the owner's thread; dropping it touches nothing, since it is
+// made of `Cell`s of plain values.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    pub(super) fn new(alarm: Arc<dyn Alarm>) -> Shared {
+        Shared {
+            foreign: Foreign::new(),
+            alarm,
+            local: Local::default(),
+        }
+    }
+
+    /// From now on wakes on this thread go straight to the run queue. Called by the owner. Where a
+    /// thread owns several cores the latest counts; wakes of the others take the foreign queue,
+    /// which is slower and just as right.
+    pub(super) fn settle_here(&self) {
+        HERE.set(self);
+    }
+
+    /// The opposite. Called by the owner before the core can be freed.
+    pub(super) fn leave_here(&self) {
+        if self.is_here() {
+            HERE.set(ptr::null());
+        }
+    }
+
+    /// Whether this thread is the owner's, and the core the one that settled last.
+    pub(super) fn is_here(&self) -> bool {
+        ptr::eq(HERE.get(), self)
+    }
+
+    /// The owner's side.
+    ///
+    /// # Safety
+    ///
+    /// The caller is on the owner's thread.
+    pub(super) unsafe fn local(&self) -> &Local {
+        &self.local
+    }
+
+    /// A share of the core, for a new task: one that an earlier task left, or a new one.
+    ///
+    /// # Safety
+    ///
+    /// The caller is on the owner's thread.
+    pub(super) unsafe fn share(this: &Arc<Shared>) -> Arc<Shared> {
+        let spare = &this.local.spare;
+        match spare.get().checked_sub(1) {
+            Some(rest) => {
+                spare.set(rest);
+                // SAFETY: each of the `spare` shares is a strong count of this very `Arc` that
+                // `give_back` left standing, and this one has just been taken off.
+                unsafe { Arc::from_raw(Arc::as_ptr(this)) }
+            }
+            None => Arc::clone(this),
+        }
+    }
+
+    /// The share of a task that was freed, on any thread.
+    pub(super) fn give_back(this: Arc<Shared>) {
+        // After the core is gone this is not its thread any more, so no share is kept then.
+        let spare = &this.local.spare;
+        if this.is_here() && spare.get() < SPARE_MAX {
+            spare.set(spare.get() + 1);
+            mem::forget(this);
+        }
+    }
+
+    /// Drops the shares that were kept. Called by the owner, after `leave_here`.
+    ///
+    /// # Safety
+    ///
+    /// The caller is on the owner's thread.
+    pub(super) unsafe fn drop_spare(this: &Arc<Shared>) {
+        for _ in 0..this.local.spare.take() {
+            // SAFETY: as in `share`; the core itself is held by the caller.
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(this)) };
+        }
+    }
+
+    /// A wake on another thread.
+    ///
+    /// # Safety
+    ///
+    /// `State::notify` of this task, which is of this core, has just answered `Push`, and the
+    /// caller holds a reference besides the one for the queue.
+    pub(super) unsafe fn push_foreign(&self, task: NonNull<Header>) {
+        // SAFETY: the caller's promise.
+        if unsafe { self.foreign.push(task) } {
+            self.alarm.ring();
+            return;
+        }
+        // The core is gone between the two steps. The queue's reference comes back to us, and it
+        // is not the last one, for the caller has another.
+        // SAFETY: the caller's own reference keeps the header alive.
+        let left = unsafe { task.as_ref() }.state.collected();
+        debug_assert_eq!(left, Left::Others, "the waking thread has a reference");
+    }
+}
+
+/// How a task ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    Completed,
+    Cancelled,
+    Panicked,
+    Dropped,
+}
+
+/// The owner's side. Everything here is a cell of plain values: user code may run at any point
+/// between two accesses and come back in.
+#[derive(Default)]
+pub(super) struct Local {
+    /// Tasks to be polled.
+    pub(super) ready: Ready,
+    /// Live tasks, by kind.
+    live: [Live; Kind::ALL.len()],
+    /// The task being polled. It stays alive meanwhile, for only `turn` can end it.
+    current: Cell<Option<Task>>,
+    /// Whether the future of a task that did not end by itself is being destroyed.
+    destroying: Cell<bool>,
+    /// How many tasks were ever spawned here; the id of the last one.
+    spawned: Cell<u64>,
+    /// What the report is told.
+    counters: Cell<Counters>,
+    /// How many strong counts of the `Arc` around this belong to no task: see `Shared::share`.
+    spare: Cell<usize>,
+}
+
+impl Local {
+    /// A number for a new task. They rise.
+    pub(super) fn next_id(&self) -> u64 {
+        self.spawned.set(self.spawned.get() + 1);
+        self.spawned.get()
+    }
+
+    /// A new task comes to life, and is ready for its first poll.
+    pub(super) fn admit(&self, task: Task) {
+        let kind = task.header().info.kind;
+        self.live(kind).push(task);
+        self.count(kind, |counters| counters.spawned += 1);
+        self.ready.push(task);
+    }
+
+    /// Puts a woken task into the run queue, unless it is there or over. Whether it was put there.
+    pub(super) fn enqueue(&self, task: Task) -> bool {
+        let wanted = task.is_idle() || task.is_polling();
+        if !wanted || task.header().queued.get() {
+            return false;
+        }
+        self.ready.push(task);
+        true
+    }
+
+    /// Polls ready tasks. A call from inside a poll does nothing: the task being polled might be
+    /// the first in the queue.
+    pub(super) fn run(&self, budget: usize) -> Ran {
+        let mut ran = Ran::default();
+        if self.current.get().is_some() {
+            return ran;
+        }
+        // Tasks that turn out to be over, or aborted, count against the budget too.
+        for _ in 0..budget {
+            let Some(task) = self.ready.pop() else { break };
+            // SAFETY: the task was just taken from the run queue.
+            let Some(task) = (unsafe { task.leave_queue() }) else {
+                continue;
+            };
+            let kind = task.header().info.kind;
+            if self.turn(task) {
+                ran.polled += 1;
+                ran.essential += usize::from(matches!(kind, Kind::Main | Kind::Essential));
+            }
+        }
+        ran
+    }
+
+    /// One task's turn. Whether it was polled.
+    fn turn(&self, task: Task) -> bool {
+        let aborted = || task.header().abort_asked.get();
+        if !task.is_idle() {
+            return false;
+        }
+        if aborted() {
+            self.destroy(task, Ending::Cancelled);
+            return false;
+        }
+        self.current.set(Some(task));
+        let polled = task.poll();
+        self.current.set(None);
+        match polled {
+            Polled::Pending if aborted() => self.destroy(task, Ending::Cancelled),
+            Polled::Pending => {}
+            Polled::Completed => self.conclude(task, Ending::Completed),
+            Polled::Panicked => self.conclude(task, Ending::Panicked),
+        }
+        true
+    }
+
+    /// A handle asks for the end of its task. At once if that is possible; else at its next turn,
+    /// or after the poll that is under way.
+    ///
+    /// Not possible either while another abort's or drop's destructor runs: a chain of tasks, each
+    /// of which aborts the next one in a destructor, would need a stack as long as the chain.
+    pub(super) fn abort(&self, task: Task) {
+        if task.is_polling() {
+            task.header().abort_asked.set(true);
+        } else if task.is_idle() && self.destroying.get() {
+            task.header().abort_asked.set(true);
+            self.enqueue(task);
+        } else if task.is_idle() {
+            self.destroy(task, Ending::Cancelled);
+        }
+    }
+
+    /// Drops all live tasks whose kind is asked for and which are not being polled, and those that
+    /// come up meanwhile, up to `GENERATIONS_MAX`. How many.
+    pub(super) fn drop_all(&self, which: &dyn Fn(Kind) -> bool) -> usize {
+        let mut dropped = 0;
+        for _ in 0..GENERATIONS_MAX {
+            let youngest = self.spawned.get();
+            let before = dropped;
+            for kind in Kind::ALL.into_iter().filter(|kind| which(*kind)) {
+                dropped += self.drop_kind(kind, youngest);
+            }
+            if dropped == before {
+                break;
+            }
+        }
+        dropped
+    }
+
+    /// Drops the tasks of one kind, up to the one with the id `youngest`.
+    fn drop_kind(&self, kind: Kind, youngest: u64) -> usize {
+        let mut dropped = 0;
+        // Each time from the front, for a destructor may do anything to the list. What can stand
+        // in the way there is only the task being polled, and one whose destructor is running.
+        while let Some(task) = self.live(kind).iter().find(Task::is_idle) {
+            let info = task.header().info;
+            if info.id > youngest {
+                break;
+            }
+            if task.header().abort_asked.get() {
+                self.destroy(task, Ending::Cancelled);
+            } else {
+                self.destroy(task, Ending::Dropped);
+            }
+            dropped += 1;
+        }
+        dropped
+    }
+
+    /// Ends an idle task by destroying its future.
+    fn destroy(&self, task: Task, ending: Ending) {
+        let site = task.header().info.site;
+        let error = match ending {
+            Ending::Dropped => JoinError::dropped(site),
+            _ => JoinError::cancelled(site),
+        };
+        let outer = self.destroying.replace(true);
+        task.destroy(error);
+        self.destroying.set(outer);
+        self.conclude(task, ending);
+    }
+
+    /// The future is gone: the task is counted, its joiner told, and forgotten.
+    fn conclude(&self, task: Task, ending: Ending) {
+        let kind = task.header().info.kind;
+        self.live(kind).remove(task);
+        self.count(kind, |counters| match ending {
+            Ending::Completed => counters.completed += 1,
+            Ending::Cancelled => counters.cancelled += 1,
+            Ending::Panicked => counters.panicked += 1,
+            Ending::Dropped => {
+                counters.dropped += 1;
+                counters.background_dropped += u64::from(kind == Kind::Background);
+            }
+        });
+        if !task.has_handle() {
+            task.discard_output();
+        } else if let Some(joiner) = task.take_joiner() {
+            quietly(|| joiner.wake());
+        }
+        // SAFETY: a task is concluded once, for it is idle or being polled before and over after;
+        // and it is not used again here.
+        unsafe { task.conclude() };
+    }
+
+    /// Empties the run queue, which nobody will look into any more, of tasks that are over.
+    pub(super) fn abandon_ready(&self) {
+        while let Some(task) = self.ready.pop() {
+            // SAFETY: the task was just taken from the run queue. One that is not over (its
+            // destructor is running right now) is given up by its own conclusion.
+            let _ = unsafe { task.leave_queue() };
+        }
+    }
+
+    /// The live tasks of a kind.
+    pub(super) fn live(&self, kind: Kind) -> &Live {
+        &self.live[kind as usize]
+    }
+
+    /// The task being polled.
+    #[cfg(test)]
+    pub(super) fn current(&self) -> Option<Info> {
+        self.current.get().map(|task| task.header().info)
+    }
+
+    /// What the report is told.
+    pub(super) fn counters(&self) -> Counters {
+        self.counters.get()
+    }
+
+    /// Changes the counters for a task of this kind. Hooks have a list of their own in the report.
+    fn count(&self, kind: Kind, change: impl FnOnce(&mut Counters)) {
+        if kind != Kind::Hook {
+            let mut counters = self.counters.get();
+            change(&mut counters);
+            self.counters.set(counters);
+        }
+    }
+}

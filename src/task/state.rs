@@ -1,0 +1,357 @@
+//! The one word of a task that threads share: two flags and the reference count.
+//!
+//! Only what a thread other than the owner may need is in here. Whether a task waits in the run
+//! queue, is being polled, or has been aborted is known to the owner alone and lives in plain
+//! cells (`raw`), so a wake and a poll on the owner's thread touch this word not at all.
+//!
+//! ```text
+//!   bits  63 ............................ 2 |     1    |     0
+//!         references                        | COMPLETE | NOTIFIED
+//! ```
+//!
+//! * `NOTIFIED`: the task is in the foreign queue, or a thread is about to put it there, and that
+//!   place holds one reference of its own. Set by a foreign thread ([`State::notify`]), cleared by
+//!   the owner together with that reference ([`State::collected`]), or by whoever finds the queue
+//!   closed. Never set on a task that is `COMPLETE`; a task that is notified may become so.
+//! * `COMPLETE`: the future is gone and nobody will poll again, so wakes do nothing. Set once, by
+//!   the owner ([`State::complete`], [`State::complete_and_release`]), never cleared.
+//! * references: the core has one until the task is complete and out of the run queue, the
+//!   [`JoinHandle`](super::JoinHandle) one, the foreign queue one while `NOTIFIED`, each waker one.
+//!   Whoever gives up the last one frees the memory, on any thread; there is nothing left in it
+//!   to drop but the header.
+
+#![forbid(unsafe_code)]
+
+use crate::sync::atomic::{AtomicUsize, Ordering};
+
+const NOTIFIED: usize = 1;
+const COMPLETE: usize = 1 << 1;
+const ONE: usize = 1 << 2;
+const FLAGS: usize = ONE - 1;
+
+/// A word above this means that references were leaked by the quintillion. See [`State::retain`].
+const WORD_MAX: usize = usize::MAX / 2;
+
+/// What a foreign wake has to do next.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Notify {
+    /// The task is to be put into the foreign queue, with the reference that was just counted.
+    Push,
+    /// Another thread has put it there already, or it is complete.
+    Nothing,
+}
+
+/// Who still refers to a task after one reference was given up.
+#[must_use]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Left {
+    /// Nobody: the caller frees the memory.
+    Nobody,
+    /// Somebody: the caller must not touch the task any more by the reference it gave up.
+    Others,
+}
+
+/// The word.
+pub(super) struct State {
+    /// See the module documentation. The references are at least one as long as anybody can see
+    /// the word.
+    word: AtomicUsize,
+}
+
+impl State {
+    /// A task that was just made: one reference for the core and one for the handle.
+    pub(super) fn new() -> State {
+        State {
+            word: AtomicUsize::new(2 * ONE),
+        }
+    }
+
+    /// A foreign thread wakes the task.
+    ///
+    /// Where the task is notified already the word is written all the same, unchanged: the release
+    /// makes what the waking thread did before visible to the poll that follows the collection.
+    pub(super) fn notify(&self) -> Notify {
+        self.change(|word| {
+            if word & COMPLETE != 0 {
+                (None, Notify::Nothing)
+            } else if word & NOTIFIED != 0 {
+                (Some(word), Notify::Nothing)
+            } else {
+                check_overflow(word);
+                (Some((word | NOTIFIED) + ONE), Notify::Push)
+            }
+        })
+    }
+
+    /// The task was taken out of the foreign queue: its flag goes, and the queue's reference too.
+    pub(super) fn collected(&self) -> Left {
+        // The flag is known to be set and a reference to be held, so one subtraction takes both.
+        let before = self.word.fetch_sub(NOTIFIED + ONE, Ordering::AcqRel);
+        debug_assert!(before & NOTIFIED != 0, "not notified: {before:#x}");
+        left(before)
+    }
+
+    /// One reference more.
+    ///
+    /// Ends the process when there are more than half as many references as a word can count,
+    /// which takes centuries of leaked wakers: an overflow would free a task that is still in use.
+    pub(super) fn retain(&self) {
+        // Relaxed, because the new reference is made from one that is held.
+        let before = self.word.fetch_add(ONE, Ordering::Relaxed);
+        check_overflow(before);
+    }
+
+    /// One reference less.
+    pub(super) fn release(&self) -> Left {
+        // Who holds the only reference is alone with the word: nobody can make a second one. This
+        // saves the read-modify-write on the usual way a task ends.
+        if self.word.load(Ordering::Acquire) & !FLAGS == ONE {
+            return Left::Nobody;
+        }
+        left(self.word.fetch_sub(ONE, Ordering::AcqRel))
+    }
+
+    /// The future is gone; the core keeps its reference, for the run queue still names the task.
+    pub(super) fn complete(&self) {
+        let before = self.word.fetch_or(COMPLETE, Ordering::AcqRel);
+        debug_assert!(before & COMPLETE == 0, "completed twice: {before:#x}");
+    }
+
+    /// The future is gone and the core gives up its reference. `has_handle` says whether the
+    /// handle's is still held.
+    pub(super) fn complete_and_release(&self, has_handle: bool) -> Left {
+        let (owners, left_to) = if has_handle {
+            (2 * ONE, Left::Others)
+        } else {
+            (ONE, Left::Nobody)
+        };
+        // Where all references are the owner's there is no waker, and none will be made: no other
+        // thread can see the word, so a plain store does, and a short task never pays for a
+        // read-modify-write (15 of the 110 ns of a spawn and its join, where this was measured).
+        if self.word.load(Ordering::Acquire) == owners {
+            self.word
+                .store((owners - ONE) | COMPLETE, Ordering::Relaxed);
+            return left_to;
+        }
+        // The flag is known to be unset, so adding it and subtracting a reference is one operation.
+        let before = self.word.fetch_sub(ONE - COMPLETE, Ordering::AcqRel);
+        debug_assert!(before & COMPLETE == 0, "completed twice: {before:#x}");
+        left(before)
+    }
+
+    /// Whether the core has concluded the task. For the owner, who alone sets the flag.
+    pub(super) fn is_complete(&self) -> bool {
+        self.word.load(Ordering::Relaxed) & COMPLETE != 0
+    }
+
+    /// The compare-exchange loop: `next` gives the word to write, if any, and the result.
+    fn change<T>(&self, next: impl Fn(usize) -> (Option<usize>, T)) -> T {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            let (new, result) = next(word);
+            let Some(new) = new else { return result };
+            match self
+                .word
+                .compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire)
+            {
+                Ok(_) => return result,
+                Err(now) => word = now,
+            }
+        }
+    }
+}
+
+/// Whether the reference given up was the last one, by the word before.
+fn left(before: usize) -> Left {
+    debug_assert!(before >= ONE, "no reference to give up: {before:#x}");
+    if before & !FLAGS == ONE {
+        Left::Nobody
+    } else {
+        Left::Others
+    }
+}
+
+/// See [`State::retain`].
+fn check_overflow(before: usize) {
+    if before > WORD_MAX {
+        std::process::abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn word(state: &State) -> usize {
+        state.word.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn a_second_wake_finds_the_first() {
+        let state = State::new();
+        assert_eq!(state.notify(), Notify::Push);
+        assert_eq!(word(&state), (3 * ONE) | NOTIFIED);
+        assert_eq!(state.notify(), Notify::Nothing);
+        assert_eq!(state.collected(), Left::Others);
+        assert_eq!(word(&state), 2 * ONE);
+        assert_eq!(state.notify(), Notify::Push);
+    }
+
+    #[test]
+    fn a_wake_of_a_complete_task_changes_nothing() {
+        let state = State::new();
+        state.complete();
+        assert_eq!(state.notify(), Notify::Nothing);
+        assert_eq!(word(&state), (2 * ONE) | COMPLETE);
+    }
+
+    #[test]
+    fn a_task_that_completes_while_notified_is_freed_by_the_collection() {
+        let state = State::new();
+        assert_eq!(state.notify(), Notify::Push);
+        assert_eq!(state.complete_and_release(true), Left::Others);
+        assert_eq!(state.release(), Left::Others);
+        assert_eq!(state.collected(), Left::Nobody);
+    }
+
+    #[test]
+    fn a_clone_keeps_the_task() {
+        let state = State::new();
+        state.retain();
+        assert_eq!(state.complete_and_release(true), Left::Others);
+        assert_eq!(state.release(), Left::Others);
+        assert_eq!(state.release(), Left::Nobody);
+    }
+
+    /// What can happen to the word, and the references each event takes or gives.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Notify,
+        Collect,
+        Clone,
+        DropWaker,
+        DropHandle,
+        Complete,
+        CompleteAndRelease,
+        LeaveQueue,
+    }
+    const EVENTS: [Event; 8] = [
+        Event::Notify,
+        Event::Collect,
+        Event::Clone,
+        Event::DropWaker,
+        Event::DropHandle,
+        Event::Complete,
+        Event::CompleteAndRelease,
+        Event::LeaveQueue,
+    ];
+
+    /// The same machine written naively: who holds what.
+    #[derive(Clone, Copy, Default)]
+    struct Model {
+        core: bool,
+        handle: bool,
+        wakers: usize,
+        notified: bool,
+        complete: bool,
+    }
+
+    impl Model {
+        fn left(&self) -> Left {
+            if self.core || self.handle || self.notified || self.wakers > 0 {
+                Left::Others
+            } else {
+                Left::Nobody
+            }
+        }
+
+        fn word(&self) -> usize {
+            let holders = [self.core, self.handle, self.notified];
+            let held = holders.iter().filter(|held| **held).count() + self.wakers;
+            held * ONE
+                + if self.notified { NOTIFIED } else { 0 }
+                + if self.complete { COMPLETE } else { 0 }
+        }
+
+        /// Applies the event to both where it is possible; `None` where it is not.
+        fn apply(mut self, event: Event, state: &State) -> Option<Model> {
+            let left = match event {
+                Event::Notify if self.wakers > 0 => {
+                    let push = !self.notified && !self.complete;
+                    self.notified |= push;
+                    let expected = if push { Notify::Push } else { Notify::Nothing };
+                    assert_eq!(state.notify(), expected);
+                    return Some(self);
+                }
+                Event::Clone if self.core || self.wakers > 0 => {
+                    self.wakers += 1;
+                    state.retain();
+                    return Some(self);
+                }
+                Event::Complete if self.core && !self.complete => {
+                    self.complete = true;
+                    state.complete();
+                    return Some(self);
+                }
+                Event::Collect if self.notified => {
+                    self.notified = false;
+                    state.collected()
+                }
+                Event::DropWaker if self.wakers > 0 => {
+                    self.wakers -= 1;
+                    state.release()
+                }
+                Event::DropHandle if self.handle => {
+                    self.handle = false;
+                    state.release()
+                }
+                Event::CompleteAndRelease if self.core && !self.complete => {
+                    self.complete = true;
+                    self.core = false;
+                    state.complete_and_release(self.handle)
+                }
+                Event::LeaveQueue if self.core && self.complete => {
+                    self.core = false;
+                    state.release()
+                }
+                _ => return None,
+            };
+            assert_eq!(left, self.left());
+            Some(self)
+        }
+    }
+
+    fn explore(events: &mut Vec<Event>, depth: usize, ends: &mut usize) {
+        for event in EVENTS {
+            events.push(event);
+            let state = State::new();
+            let mut model = Some(Model {
+                core: true,
+                handle: true,
+                ..Model::default()
+            });
+            for event in events.iter() {
+                model = model.and_then(|model| model.apply(*event, &state));
+            }
+            if let Some(model) = model {
+                if model.left() == Left::Nobody {
+                    *ends += 1;
+                } else {
+                    assert_eq!(word(&state), model.word(), "{events:?}");
+                    if depth > 1 {
+                        explore(events, depth - 1, ends);
+                    }
+                }
+            }
+            events.pop();
+        }
+    }
+
+    #[test]
+    fn every_sequence_of_seven_events_counts_right() {
+        let mut ends = 0;
+        explore(&mut Vec::new(), 7, &mut ends);
+        assert!(ends > 100, "only {ends} sequences reached the end");
+    }
+}

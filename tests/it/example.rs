@@ -1,0 +1,133 @@
+//! The example `echo`: a command line that later measurements rely on.
+#![forbid(unsafe_code)]
+
+use std::net::TcpListener;
+
+use crate::process::{Ended, Program};
+use crate::promise::{Count, load, promises};
+use crate::report::Report;
+
+promises![
+    it_says_where_it_listens_and_reports_in_json,
+    the_report_goes_into_a_file_where_one_is_named,
+    the_report_is_text_by_default_and_may_be_left_out,
+    a_list_of_cores_is_kept,
+    a_port_in_use_is_one_clear_line,
+    a_core_that_is_not_there_is_one_clear_line,
+    a_flag_that_is_not_there_is_one_clear_line,
+    budgets_that_do_not_fit_are_one_clear_line,
+];
+
+const ANY_PORT: &str = "--addr=127.0.0.1:0";
+
+/// Starts the example with `words`, echoes a little, and stops it.
+#[track_caller]
+fn served(words: &[&str]) -> (Ended, String) {
+    let mut server = Program::echo_example(words);
+    let listening = server.line("listening on ");
+    let pid = format!("pid {})", server.pid());
+    assert!(listening.ends_with(&pid), "{listening}");
+    let address = listening.split(' ').next().expect("an address comes first");
+    let count = Count::of(load(address, "connections=8 each=50 size=700"));
+    count.ended_well();
+    server.signal(libc::SIGTERM);
+    let ended = server.finish();
+    ended.exited(0);
+    (ended, listening)
+}
+
+fn it_says_where_it_listens_and_reports_in_json() {
+    let words = ["--addr", "127.0.0.1:0", "--report", "json", "--quiet", "0s"];
+    let (ended, listening) = served(&words);
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(
+        listening.contains(&format!("({cpus} cores, pid ")),
+        "{listening}"
+    );
+    assert_eq!(
+        ended.said.len(),
+        2,
+        "{}",
+        ended.told("one line more or less")
+    );
+    let report = Report::new(serde_json::from_str(&ended.said[1]).expect("JSON"));
+    report.adds_up();
+    report.loses_nothing();
+    assert_eq!(report.sum("connections", "accepted_total"), 8);
+    assert_eq!(report.sum("bytes", "sent"), 8 * 50 * 700);
+}
+
+fn the_report_goes_into_a_file_where_one_is_named() {
+    let folder = tempfile::tempdir().expect("a folder for the report");
+    let file = folder.path().join("report.json");
+    let flag = format!("--report-file={}", file.display());
+    let (ended, _) = served(&[ANY_PORT, "--report=json", &flag, "--cores=0"]);
+    assert_eq!(ended.said.len(), 1, "{}", ended.told("more than one line"));
+    let text = std::fs::read_to_string(file).expect("the report was written");
+    let report = Report::new(serde_json::from_str(&text).expect("it is JSON"));
+    report.adds_up();
+    report.loses_nothing();
+}
+
+fn the_report_is_text_by_default_and_may_be_left_out() {
+    let (ended, _) = served(&[ANY_PORT]);
+    let text = ended.said[1..].join("\n").to_lowercase();
+    assert!(text.contains("clean"), "{}", ended.told("no verdict"));
+    let (ended, _) = served(&[ANY_PORT, "--report=none"]);
+    assert_eq!(ended.said.len(), 1, "{}", ended.told("more than one line"));
+}
+
+fn a_list_of_cores_is_kept() {
+    let words = [
+        ANY_PORT,
+        "--cores=0",
+        "--report=json",
+        "--timeout=2s",
+        "--notice=0ms",
+    ];
+    let (ended, listening) = served(&words);
+    assert!(listening.contains("(1 cores, pid ") || listening.contains("(1 core, pid "));
+    let report = Report::new(serde_json::from_str(&ended.said[1]).expect("JSON"));
+    report.adds_up();
+    assert_eq!(report.cores().len(), 1);
+    assert_eq!(report.part("config")["timeout_ms"], 2_000.0);
+}
+
+/// The example ends with code 2 and one line on standard error.
+#[track_caller]
+fn refused(words: &[&str]) -> String {
+    let ended = Program::echo_example(words).finish();
+    ended.exited(2);
+    assert!(ended.said.is_empty(), "{}", ended.told("it said something"));
+    let line = ended.stderr.trim_end().to_owned();
+    assert!(!line.is_empty(), "{}", ended.told("not a word"));
+    assert!(!line.contains('\n'), "{}", ended.told("more than one line"));
+    assert!(!line.contains("panicked"), "{line}");
+    line
+}
+
+fn a_port_in_use_is_one_clear_line() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("some port is free");
+    let address = taken.local_addr().expect("it is bound").to_string();
+    let line = refused(&["--addr", &address]);
+    assert!(line.contains(&address), "{line}");
+}
+
+fn a_core_that_is_not_there_is_one_clear_line() {
+    let line = refused(&[ANY_PORT, "--cores=100000"]);
+    assert!(line.contains("100000"), "{line}");
+    refused(&[ANY_PORT, "--cores=3-1"]);
+    refused(&[ANY_PORT, "--cores=many"]);
+}
+
+fn a_flag_that_is_not_there_is_one_clear_line() {
+    let line = refused(&["--loud"]);
+    assert!(line.contains("--loud"), "{line}");
+    let line = refused(&["--quiet", "soon"]);
+    assert!(line.contains("soon"), "{line}");
+}
+
+fn budgets_that_do_not_fit_are_one_clear_line() {
+    let line = refused(&[ANY_PORT, "--quiet=5s", "--timeout=2s"]);
+    assert!(line.contains('5') && line.contains('2'), "{line}");
+}

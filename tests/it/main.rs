@@ -1,0 +1,103 @@
+//! Promises of the runtime, kept by real processes with real signals.
+//!
+//! One binary plays all parts. Run by `cargo test` it is the tests; with
+//! `EVENFALL_ROLE` in its environment it is the server or the client that a
+//! test has started. That is why it has a `main` of its own: a process with a
+//! role begins with one thread and a signal mask that nobody has touched.
+//!
+//! Each module of promises has its tests first and the servers that only they
+//! need below. `promise` says what a promise is, `process` starts programs,
+//! `client` and `server` are what most tests start, `wire` is what these two
+//! say to each other, `report` reads a server's report.
+
+mod args;
+mod client;
+mod process;
+mod promise;
+mod report;
+mod server;
+mod sys;
+mod wire;
+
+mod deadline;
+mod delivery;
+mod example;
+mod failure;
+mod gate;
+mod hooks;
+mod loss;
+mod network;
+mod phases;
+mod port;
+mod refused;
+mod rounds;
+mod stop;
+mod tasks;
+mod tidy;
+mod traffic;
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+use args::Args;
+
+fn main() -> ExitCode {
+    match std::env::var(process::ROLE) {
+        Ok(role) => play(&role),
+        Err(_) => libtest_mimic::run(&Arguments::from_args(), trials()).exit_code(),
+    }
+}
+
+/// Runs this process as `role`.
+fn play(role: &str) -> ExitCode {
+    let role: fn(Args) -> ExitCode = match role {
+        "load" => client::load,
+        "upload" => client::upload,
+        "echo" => server::echo,
+        "framed" => server::framed,
+        "accepts_and_sleeps" => loss::accepts_and_sleeps,
+        "answers_once" => delivery::answers_once,
+        "drops_recvs" => loss::drops_recvs,
+        "fails" => failure::fails,
+        "gated" => gate::gated,
+        "hangs" => deadline::hangs,
+        "hooks" => hooks::hooks,
+        "knows_no_requests" => phases::knows_no_requests,
+        "limited" => network::limited,
+        "lives_on" => stop::lives_on,
+        "namespaces" => gate::namespaces,
+        "network" => network::network,
+        "parks" => rounds::parks,
+        "refused" => refused::refuse,
+        "rounds" => rounds::rounds,
+        "slow_reader" => traffic::slow_reader,
+        "tasks" => tasks::tasks,
+        "tells_readiness" => phases::tells_readiness,
+        "two" => rounds::two,
+        _ => panic!("nobody plays {role}"),
+    };
+    role(Args::of_this_process())
+}
+
+fn trials() -> Vec<Trial> {
+    let modules = [
+        deadline::promises,
+        delivery::promises,
+        example::promises,
+        failure::promises,
+        gate::promises,
+        hooks::promises,
+        loss::promises,
+        network::promises,
+        phases::promises,
+        port::promises,
+        refused::promises,
+        rounds::promises,
+        stop::promises,
+        tasks::promises,
+        tidy::promises,
+        traffic::promises,
+    ];
+    modules.iter().flat_map(|promises| promises()).collect()
+}

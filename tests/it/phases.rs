@@ -1,0 +1,140 @@
+//! The phases, as users and clients see them.
+#![forbid(unsafe_code)]
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::args::Args;
+use crate::process::{Program, WATCHDOG};
+use crate::promise::{Count, load, promises};
+use crate::report::Report;
+use crate::server::{Setup, conclude, host};
+
+promises![
+    in_notice_it_is_not_ready_and_serves_as_before,
+    a_handler_that_knows_no_requests_is_ended_after_its_silence,
+    quiet_is_counted_from_the_last_activity,
+];
+
+/// One phase of the whole stop.
+#[track_caller]
+fn phase(report: &Report, name: &str) -> Value {
+    let phases = report.part("phases").as_array().expect("a list of phases");
+    let found = phases.iter().find(|phase| phase["name"] == name);
+    found
+        .unwrap_or_else(|| panic!("no {name} in {phases:?}"))
+        .clone()
+}
+
+/// Its length.
+#[track_caller]
+fn length_ms(report: &Report, name: &str) -> f64 {
+    let phase = phase(report, name);
+    let time = |key: &str| phase[key].as_f64().expect("a time");
+    time("end_ms") - time("start_ms")
+}
+
+/// One question over a connection of its own.
+fn is_ready(address: &str) -> bool {
+    let mut stream = TcpStream::connect(address).expect("it accepts");
+    stream.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    stream.write_all(b"?").expect("it reads");
+    let mut answer = [0];
+    stream.read_exact(&mut answer).expect("it answers");
+    answer[0] == b'y'
+}
+
+fn in_notice_it_is_not_ready_and_serves_as_before() {
+    let mut server = Program::role("tells_readiness", &["notice=2000", "timeout=30000"]);
+    let address = server.address();
+    assert!(is_ready(&address));
+    server.signal(libc::SIGTERM);
+    let until = Instant::now() + WATCHDOG;
+    // Each answer is a connection that was accepted and served.
+    while is_ready(&address) {
+        assert!(Instant::now() < until, "it stays ready");
+    }
+    assert!(!is_ready(&address), "it is ready again");
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    let notice_ms = length_ms(&report, "notice");
+    assert!((1_990.0..4_000.0).contains(&notice_ms), "{notice_ms} ms");
+}
+
+/// A reader that calls `recv` and never `next_request`.
+fn a_handler_that_knows_no_requests_is_ended_after_its_silence() {
+    let words = ["idle_grace=300", "timeout=30000"];
+    let mut server = Program::role("knows_no_requests", &words);
+    let mut load = load(&server.address(), "connections=8 each=3 warm=24 end=stay");
+    load.line("warm");
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    let count = Count::of(load);
+    count.ended_well();
+    assert_eq!(count.number("unanswered"), 0);
+    report.loses_nothing();
+    assert_eq!(report.sum("connections", "drained"), 8);
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms < 3_000.0, "{elapsed_ms} ms");
+}
+
+fn quiet_is_counted_from_the_last_activity() {
+    let mut server = Program::role("framed", &["quiet=400", "timeout=30000"]);
+    let mut load = load(
+        &server.address(),
+        "protocol=framed connections=1 each=2 delay=300 warm=1",
+    );
+    // The second request is on its way, and 300 ms of work, when it stops.
+    load.line("warm");
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    Count::of(load).ended_well();
+    report.loses_nothing();
+    let draining_ms = length_ms(&report, "draining");
+    assert!((395.0..4_000.0).contains(&draining_ms), "{draining_ms} ms");
+}
+
+/// Answers each byte with `y` while the runtime is ready, and `n` after.
+pub(crate) fn tells_readiness(args: Args) -> ExitCode {
+    let result = host(Setup::only(args), |core, listener| async move {
+        let handle = core.handle();
+        listener
+            .serve(move |mut stream| {
+                let handle = handle.clone();
+                async move {
+                    while stream.next_request().await? {
+                        let asked = stream.recv().await?;
+                        let answer = if handle.is_ready() { b"y" } else { b"n" };
+                        if !asked.is_empty() {
+                            stream.write_all(answer).await?;
+                        }
+                    }
+                    Ok(())
+                }
+            })
+            .await
+    });
+    conclude(result, &json!({}))
+}
+
+/// An echo that waits in `recv` between requests.
+pub(crate) fn knows_no_requests(args: Args) -> ExitCode {
+    let result = host(Setup::only(args), |_core, listener| async move {
+        listener
+            .serve(|mut stream| async move {
+                loop {
+                    let chunk = stream.recv().await?;
+                    if chunk.is_empty() {
+                        return io::Result::Ok(());
+                    }
+                    stream.send(chunk).await?;
+                }
+            })
+            .await
+    });
+    conclude(result, &json!({}))
+}

@@ -1,0 +1,147 @@
+//! What the servers of all tests have in common.
+//!
+//! A server builds a runtime from its command line, runs one main future on
+//! each core, says `listening on ADDR` when all of them are up, obeys
+//! `shutdown` and `force` on standard input by a foreign thread, and at the
+//! end says `facts` (what it counted itself) and `report`, and exits by it.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod framed;
+
+use std::io::{self, BufRead, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use evenfall::net::TcpListener;
+use evenfall::{Core, Cores, Handle, Report, Runtime, Shutdown};
+use serde_json::Value;
+
+use crate::args::Args;
+use crate::process::say;
+
+pub(crate) use echo::{answer_all, echo};
+pub(crate) use framed::{framed, read_request};
+
+/// How a server's runtime is built.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// `cores`: how many; two by default, or one where there is but one.
+    pub(crate) cores: usize,
+    /// `addr`: by default a port of the kernel's choice on 127.0.0.1.
+    address: String,
+    /// `quiet`, `timeout`, `notice`, `idle_grace`, `linger`: milliseconds.
+    shutdown: Shutdown,
+    /// `early_thread=true`: the thread on standard input is started before
+    /// the runtime blocks its signals.
+    early_thread: bool,
+}
+
+impl Setup {
+    /// Takes its words out of `args`.
+    pub(crate) fn take(args: &mut Args) -> Setup {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let mut shutdown = Shutdown::default();
+        if let Some(quiet) = args.millis("quiet") {
+            shutdown = shutdown.quiet(quiet);
+        }
+        if let Some(timeout) = args.millis("timeout") {
+            shutdown = shutdown.timeout(timeout);
+        }
+        if let Some(notice) = args.millis("notice") {
+            shutdown = shutdown.notice(notice);
+        }
+        if let Some(idle_grace) = args.millis("idle_grace") {
+            shutdown = shutdown.idle_grace(idle_grace);
+        }
+        if let Some(linger) = args.millis("linger") {
+            shutdown = shutdown.linger(linger);
+        }
+        Setup {
+            cores: args.number("cores", cpus.min(2)),
+            address: args.number("addr", "127.0.0.1:0".to_owned()),
+            shutdown,
+            early_thread: args.number("early_thread", false),
+        }
+    }
+
+    /// A server that takes no other words.
+    pub(crate) fn only(mut args: Args) -> Setup {
+        let setup = Setup::take(&mut args);
+        args.finish();
+        setup
+    }
+}
+
+/// Runs `main` on each core with the core's listener.
+pub(crate) fn host<F, Fut>(setup: Setup, main: F) -> evenfall::Result<Report>
+where
+    F: Fn(Core, TcpListener) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = io::Result<()>> + 'static,
+{
+    let early = setup.early_thread.then(Commands::start);
+    let mut runtime = Runtime::builder()
+        .cores(Cores::Count(setup.cores))
+        .shutdown(setup.shutdown)
+        .build()?;
+    let listener = runtime.bind(setup.address.as_str())?;
+    let commands = early.unwrap_or_else(Commands::start);
+    commands.obey_with(runtime.handle());
+    let cores_down = Arc::new(AtomicUsize::new(setup.cores));
+    runtime.run(move |core| {
+        let on_core = listener.on(&core);
+        let begun = main(core, on_core);
+        let (cores_down, address) = (Arc::clone(&cores_down), listener.local_addr());
+        async move {
+            if cores_down.fetch_sub(1, Ordering::AcqRel) == 1 {
+                say(&format!("listening on {address}"));
+            }
+            begun.await
+        }
+    })
+}
+
+/// Says what became of the runtime, and gives the process's exit code.
+pub(crate) fn conclude(result: evenfall::Result<Report>, facts: &Value) -> ExitCode {
+    say(&format!("facts {facts}"));
+    match result {
+        Ok(report) => {
+            say(&format!("report {}", report.to_json()));
+            report.exit_code()
+        }
+        Err(error) => {
+            // Standard error is a pipe to the test, which is there or gone.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The foreign thread that does what standard input says.
+struct Commands {
+    /// Tells the thread which runtime it is to act on.
+    handle: std::sync::mpsc::Sender<Handle>,
+}
+
+impl Commands {
+    fn start() -> Commands {
+        let (sender, handles) = std::sync::mpsc::channel::<Handle>();
+        std::thread::spawn(move || {
+            let Ok(handle) = handles.recv() else { return };
+            for line in io::stdin().lock().lines().map_while(Result::ok) {
+                match line.as_str() {
+                    "shutdown" => handle.shutdown(),
+                    "force" => handle.force(),
+                    other => panic!("what is {other:?}?"),
+                }
+            }
+        });
+        Commands { handle: sender }
+    }
+
+    fn obey_with(&self, handle: Handle) {
+        // Fails only if the thread has ended, and then nobody is to be obeyed.
+        let _ = self.handle.send(handle);
+    }
+}

@@ -1,0 +1,86 @@
+//! The system calls that tests need and the standard library has not.
+
+mod epoll;
+mod sandbox;
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
+
+pub(crate) use epoll::{Epoll, READ, WRITE};
+pub(crate) use sandbox::{drop_capabilities, enter_namespaces, refuse_io_uring};
+
+/// The errno of the last call, when it returned -1.
+pub(crate) fn checked(result: i32) -> io::Result<i32> {
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Lets the kernel kill this process when its parent's thread has ended, so
+/// that a killed test run leaves no servers behind.
+pub(crate) fn die_with_parent() -> io::Result<()> {
+    // SAFETY: this operation of prctl takes a number and touches no memory.
+    let result = unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    checked(result).map(drop)
+}
+
+/// Sends `signal` to a process that the caller has not reaped yet.
+pub(crate) fn kill(pid: u32, signal: i32) -> io::Result<()> {
+    // SAFETY: kill touches no memory of this process.
+    let result = unsafe { libc::kill(pid as libc::pid_t, signal) };
+    checked(result).map(drop)
+}
+
+/// Waits until the child `pid` has ended, without reaping it. False when it
+/// still runs after `within`.
+pub(crate) fn wait_for_exit(pid: u32, within: Duration) -> io::Result<bool> {
+    // SAFETY: pidfd_open takes two numbers and touches no memory.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = checked(fd as i32)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    wait_readable(fd.as_raw_fd(), within)
+}
+
+/// Waits until `fd` is readable.
+fn wait_readable(fd: RawFd, within: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    };
+    // SAFETY: `poll` is one live pollfd, and the count says so.
+    let result = unsafe { libc::poll(&mut poll, 1, within.as_millis() as i32) };
+    checked(result).map(|ready| ready == 1)
+}
+
+/// Bytes in the send queue of a TCP socket that the peer's kernel has not
+/// acknowledged (`SIOCOUTQ`).
+pub(crate) fn unacknowledged(fd: RawFd) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ, which is SIOCOUTQ by another name, writes one int,
+    // and `bytes` is one.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &mut bytes) };
+    checked(result)?;
+    Ok(bytes.max(0) as u64)
+}
+
+/// The highest resident size that process `pid` has had, in bytes.
+pub(crate) fn peak_memory_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = status.expect("a live process has a status");
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|l| l.trim().strip_suffix(" kB"));
+    let kib: u64 = kib.and_then(|n| n.parse().ok()).expect("VmHWM in kB");
+    kib * 1024
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn open_fds() -> usize {
+    let listing = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
+    // The listing's own descriptor is in it each time.
+    listing.count()
+}

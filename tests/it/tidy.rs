@@ -1,0 +1,218 @@
+//! The shape of the sources: imports run one way, unsafe code stays where it
+//! belongs, and the library neither prints nor exits.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::promise::promises;
+
+promises![
+    imports_run_one_way_down,
+    unsafe_code_stays_where_it_belongs,
+    the_library_neither_prints_nor_exits,
+];
+
+/// The modules from the top down. A module may import those of a lower rank,
+/// and itself; modules of one rank know nothing of each other.
+const RANKS: &[(&str, u32)] = &[
+    ("lib", 100),
+    ("builder", 90),
+    ("runtime", 80),
+    ("turn", 70),
+    ("core", 70),
+    ("shutdown", 60),
+    ("net", 50),
+    ("time", 50),
+    ("spawn", 50),
+    ("context", 40),
+    ("sock", 30),
+    ("io", 30),
+    ("mailbox", 20),
+    ("task", 20),
+    ("ring", 20),
+    ("report", 10),
+    ("wheel", 10),
+    ("phase", 10),
+    ("config", 10),
+    ("clock", 10),
+    ("error", 10),
+    ("sync", 0),
+];
+
+/// Where unsafe code may stand; every other file forbids it.
+const UNSAFE: &[&str] = &["ring", "task", "mailbox"];
+
+/// One source file.
+struct Source {
+    /// Its path below `src`, for messages.
+    path: String,
+    /// The module right below the crate that it belongs to.
+    module: String,
+    /// Its text without comments and literals.
+    code: String,
+    /// Its text as it stands.
+    text: String,
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(!files.is_empty(), "no sources in {}", root.display());
+    files.sort();
+    files.iter().map(|file| read(&root, file)).collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(folder).expect("the sources can be listed");
+    for entry in entries {
+        let path = entry.expect("an entry can be read").path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|ext| ext == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn read(root: &Path, file: &Path) -> Source {
+    let text = fs::read_to_string(file).expect("a source is UTF-8");
+    let path = file.strip_prefix(root).expect("it is below src");
+    let first = path.components().next().expect("a name");
+    let module = first.as_os_str().to_string_lossy();
+    Source {
+        path: path.display().to_string(),
+        module: module.trim_end_matches(".rs").to_owned(),
+        code: without_words(&text),
+        text,
+    }
+}
+
+/// The code with comments and string literals left out, so that what is only
+/// talked about does not count. Line by line, which is enough for sources
+/// that `rustfmt` has laid out.
+fn without_words(text: &str) -> String {
+    let lines = text.lines().map(|line| {
+        let mut out = String::new();
+        let mut in_string = false;
+        let mut chars = line.chars().peekable();
+        while let Some(c) = chars.next() {
+            match c {
+                '\\' if in_string => drop(chars.next()),
+                '"' => in_string = !in_string,
+                '/' if !in_string && chars.peek() == Some(&'/') => break,
+                _ if in_string => {}
+                _ => out.push(c),
+            }
+        }
+        out
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The modules that a file names by `crate::`, alone or in braces.
+fn imported(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, _) in code.match_indices("crate::") {
+        // Not `$crate::`, and not the end of a longer word.
+        let before = code[..at].chars().next_back();
+        if before.is_some_and(|c| c == '$' || c == '_' || c.is_alphanumeric()) {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        match rest.strip_prefix('{') {
+            Some(list) => found.extend(heads_of_list(list)),
+            None => found.push(head(rest)),
+        }
+    }
+    found
+}
+
+/// The first name of a path.
+fn head(path: &str) -> String {
+    let is_name = |c: char| c == '_' || c.is_alphanumeric();
+    path.chars().take_while(|&c| is_name(c)).collect()
+}
+
+/// The first names in a list of paths, up to its closing brace.
+fn heads_of_list(list: &str) -> Vec<String> {
+    let mut depth = 0;
+    let mut heads = Vec::new();
+    let mut begins = true;
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => break,
+            '}' => depth -= 1,
+            ',' if depth == 0 => begins = true,
+            c if c.is_whitespace() => {}
+            _ => {
+                if begins && depth == 0 {
+                    heads.push(head(&list[at..]));
+                }
+                begins = false;
+            }
+        }
+    }
+    heads
+}
+
+fn imports_run_one_way_down() {
+    let ranks: BTreeMap<&str, u32> = RANKS.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let Some(&rank) = ranks.get(source.module.as_str()) else {
+            wrong.push(format!("{}: no rank in the table", source.path));
+            continue;
+        };
+        // A name that is no module is an item of the crate's root.
+        for name in imported(&source.code) {
+            let other = ranks.get(name.as_str()).copied().unwrap_or(u32::MAX);
+            if name != source.module && other >= rank && source.module != "lib" {
+                wrong.push(format!("{}: imports crate::{name}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "against the table:\n{}", wrong.join("\n"));
+}
+
+fn unsafe_code_stays_where_it_belongs() {
+    let mut wrong = Vec::new();
+    for source in sources() {
+        let forbids = source.text.contains("#![forbid(unsafe_code)]");
+        let may_use = UNSAFE.contains(&source.module.as_str());
+        // The root cannot forbid it for the modules that may.
+        if !forbids && !may_use && source.module != "lib" {
+            wrong.push(source.path);
+        }
+    }
+    assert!(wrong.is_empty(), "without forbid(unsafe_code): {wrong:?}");
+}
+
+fn the_library_neither_prints_nor_exits() {
+    let words = [
+        "println!",
+        "print!",
+        "eprintln!",
+        "eprint!",
+        "dbg!",
+        "process::exit",
+        "process::abort",
+    ];
+    let mut wrong = Vec::new();
+    for source in sources() {
+        for word in words {
+            // The whole word: `eprintln!` has `println!` in it.
+            let found = source.code.match_indices(word).any(|(at, _)| {
+                let before = source.code[..at].chars().next_back();
+                !before.is_some_and(|c| c == '_' || c.is_alphanumeric())
+            });
+            if found {
+                wrong.push(format!("{}: {word}", source.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "in the library:\n{}", wrong.join("\n"));
+}
