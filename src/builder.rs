@@ -142,9 +142,16 @@ pub struct Builder {
     signals: Vec<i32>,
 }
 
+impl Runtime {
+    /// Begins to configure a runtime.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+}
+
 impl Builder {
     /// All processors, the default stop, SIGTERM and SIGINT.
-    pub(crate) fn new() -> Builder {
+    fn new() -> Builder {
         Builder {
             cores: Cores::All,
             shutdown: Shutdown::default(),

@@ -8,7 +8,8 @@ use std::pin::Pin;
 use std::task::Waker;
 use std::time::Duration;
 
-use crate::report::HookReport;
+use crate::panics::quietly;
+use crate::report::{HookOutcome, HookReport};
 
 /// What a hook does, made when its turn comes.
 pub(crate) type Start = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
@@ -76,6 +77,26 @@ impl HookList {
     /// Notes what became of a hook.
     pub(crate) fn note(&self, result: HookReport) {
         self.results.borrow_mut().push(result);
+    }
+
+    /// Notes a hook whose turn never came.
+    pub(crate) fn note_unrun(&self, name: String) {
+        self.note(HookReport {
+            name,
+            outcome: HookOutcome::Overran,
+            error: Some("its turn never came: the hooks' time was over".to_owned()),
+            elapsed_ms: 0.0,
+        });
+    }
+
+    /// Notes every hook whose turn will never come.
+    pub(crate) fn note_all_unrun(&self) {
+        while let Some(hook) = self.next() {
+            // What it would have done is a user's; its destructor must not stop the others.
+            let Hook { name, start, .. } = hook;
+            quietly(|| drop(start));
+            self.note_unrun(name);
+        }
     }
 
     /// What became of all that ran.

@@ -34,10 +34,14 @@
 //! The modules stand below in the order to read them: what a user calls, then one core's turn
 //! and its stop, then what those stand on, down to the ring.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod builder;
 mod runtime;
 
 pub mod net;
+
+mod handle;
 mod remote;
 mod spawn;
 pub mod time;
@@ -45,9 +49,6 @@ pub mod time;
 mod shutdown;
 
 mod core;
-mod hook_run;
-mod stop;
-mod stop_report;
 
 mod context;
 mod hooks;
@@ -61,6 +62,7 @@ mod task;
 mod clock;
 mod config;
 mod error;
+mod panics;
 mod phase;
 pub mod report;
 mod sync;
@@ -69,9 +71,10 @@ mod wheel;
 pub use builder::{Builder, Cores};
 pub use config::Shutdown;
 pub use error::{Error, ErrorKind, Result};
+pub use handle::{Core, Handle, Hook};
 pub use phase::Phase;
 pub use remote::RemoteHandle;
 pub use report::Report;
-pub use runtime::{Core, Handle, Hook, Runtime};
+pub use runtime::Runtime;
 pub use spawn::{Refused, spawn, spawn_background, spawn_on, try_spawn, yield_now};
 pub use task::{JoinError, JoinHandle};

@@ -100,6 +100,14 @@ impl Io {
         });
     }
 
+    /// A listener that comes while the drain is under way drains like those before it: its first
+    /// clients may be in its backlog already.
+    pub(super) fn join_drain(&mut self, index: u32) {
+        if self.draining.is_some() {
+            self.close_gate(index);
+        }
+    }
+
     /// The drain's share of a turn. Whether it wants another turn at once.
     #[must_use]
     pub(crate) fn step_drain(&mut self) -> bool {

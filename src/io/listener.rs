@@ -102,8 +102,10 @@ impl Io {
             window_ns: 0,
             drained: 0,
         });
-        self.arm_accept(index as u32);
-        index as u32
+        let index = index as u32;
+        self.arm_accept(index);
+        self.join_drain(index);
+        index
     }
 
     /// A further handle is made to the record.
@@ -283,14 +285,13 @@ impl Io {
         let Some(listener) = self.listeners.get_mut(index as usize) else {
             return;
         };
+        let accepts = matches!(listener.drain, Drain::No | Drain::Window { .. });
         match errno {
-            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => {
-                if listener.accept == Accept::Off
-                    && matches!(listener.drain, Drain::No | Drain::Window { .. })
-                {
-                    let timer = self.wheel.insert(tick(retry_ns), Timer::Accept { index });
-                    listener.accept = Accept::Backoff(timer);
-                }
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS
+                if accepts && listener.accept == Accept::Off =>
+            {
+                let timer = self.wheel.insert(tick(retry_ns), Timer::Accept { index });
+                listener.accept = Accept::Backoff(timer);
             }
             libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
                 listener.failed = Some(errno);

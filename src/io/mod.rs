@@ -25,6 +25,7 @@ use slab::Slab;
 
 use crate::clock::ns;
 use crate::config::TIMER_BUDGET;
+use crate::panics::quietly;
 use crate::ring::driver::{Completion, Driver};
 use crate::ring::token::{Generations, Kind};
 use crate::wheel::Wheel;
@@ -113,14 +114,6 @@ impl Leftovers {
         for segment in self.spent_segments.drain(..) {
             quietly(|| drop(segment));
         }
-    }
-}
-
-/// Runs user code that nobody waits for. Its panic was reported by the panic hook already.
-fn quietly(run: impl FnOnce()) {
-    if let Err(payload) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
-        // A payload's own destructor may panic too; nobody would catch that one.
-        std::mem::forget(payload);
     }
 }
 

@@ -15,8 +15,8 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::LISTEN_BACKLOG;
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
+use crate::handle::Core;
 use crate::net::TcpStream;
-use crate::runtime::Core;
 use crate::sync::{Arc, Mutex, lock};
 
 /// An address the runtime listens at, with one socket for each core.

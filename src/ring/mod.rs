@@ -4,7 +4,7 @@
 //!
 //! From submission to the *final* completion the kernel owns the buffer, the address and the file
 //! reference of an operation. A future that is dropped hands nothing back: what the kernel borrows
-//! never belonged to the future, it belongs to a [slot](slot) or to a socket's record, both of
+//! never belonged to the future, it belongs to a [`slot`] or to a socket's record, both of
 //! which stay where they are until the completion without "more to come". A cancel is a request;
 //! the completion is the receipt; closing the ring is no receipt. A ring is emptied before it is
 //! closed, or what the kernel still holds is leaked on purpose and counted.

@@ -4,11 +4,13 @@ use std::cell::Cell;
 use std::mem;
 use std::ptr::{self, NonNull};
 
+#[cfg(test)]
+use super::Info;
 use super::join::JoinError;
 use super::queue::{Foreign, Live, Ready};
 use super::raw::{Header, Polled, Task, quietly};
 use super::state::Left;
-use super::{Alarm, Counters, Info, Kind, Ran};
+use super::{Alarm, Counters, Kind, Ran};
 use crate::sync::Arc;
 
 /// How many generations of tasks one `drop_all` follows: tasks that destructors of dropped tasks

@@ -70,6 +70,11 @@ pub(crate) enum Kind {
 impl Kind {
     /// Each kind, at the index that is its discriminant.
     const ALL: [Kind; 4] = [Kind::Main, Kind::Essential, Kind::Background, Kind::Hook];
+
+    /// Whether a stop waits for it.
+    pub(crate) fn is_essential(self) -> bool {
+        matches!(self, Kind::Main | Kind::Essential)
+    }
 }
 
 /// What became of the tasks of a core, hooks left out.

@@ -65,6 +65,7 @@ fn play(role: &str) -> ExitCode {
         "hooks" => hooks::hooks,
         "knows_no_requests" => phases::knows_no_requests,
         "limited" => network::limited,
+        "listens_late" => phases::listens_late,
         "lives_on" => stop::lives_on,
         "namespaces" => gate::namespaces,
         "network" => network::network,

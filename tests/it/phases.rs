@@ -4,20 +4,23 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use evenfall::time::sleep;
+use evenfall::{Phase, Runtime};
 use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::process::{Program, WATCHDOG};
 use crate::promise::{Count, load, promises};
 use crate::report::Report;
-use crate::server::{Setup, conclude, host};
+use crate::server::{Setup, answer_all, conclude, host};
 
 promises![
     in_notice_it_is_not_ready_and_serves_as_before,
     a_handler_that_knows_no_requests_is_ended_after_its_silence,
     quiet_is_counted_from_the_last_activity,
+    a_listener_taken_during_the_stop_is_drained_as_well,
 ];
 
 /// One phase of the whole stop.
@@ -96,6 +99,32 @@ fn quiet_is_counted_from_the_last_activity() {
     report.loses_nothing();
     let draining_ms = length_ms(&report, "draining");
     assert!((395.0..4_000.0).contains(&draining_ms), "{draining_ms} ms");
+}
+
+fn a_listener_taken_during_the_stop_is_drained_as_well() {
+    let report = Program::role("listens_late", &[]).finish().report(0);
+    report.loses_nothing();
+    assert!(report.elapsed_ms() < 3_000.0, "{} ms", report.elapsed_ms());
+}
+
+/// Stops itself, and takes its listeners when the stop is under way.
+pub(crate) fn listens_late(args: Args) -> ExitCode {
+    args.finish();
+    let mut runtime = Runtime::builder().build().expect("a ring");
+    let listener = runtime.bind("127.0.0.1:0").expect("a port");
+    let result = runtime.run(move |core| {
+        let listener = listener.clone();
+        async move {
+            core.handle().shutdown();
+            while core.handle().phase() == Phase::Running {
+                sleep(Duration::from_millis(1)).await;
+            }
+            // A turn more: the core has heard of it as well.
+            sleep(Duration::from_millis(20)).await;
+            listener.on(&core).serve(answer_all).await
+        }
+    });
+    conclude(result, &json!({}))
 }
 
 /// Answers each byte with `y` while the runtime is ready, and `n` after.

@@ -166,7 +166,9 @@ impl Program {
     #[track_caller]
     pub(crate) fn tell(&mut self, command: &str) {
         let stdin = self.stdin.as_mut().expect("standard input is open");
-        if let Err(error) = writeln!(stdin, "{command}").and_then(|()| stdin.flush()) {
+        // In one write, so that the other side reads it as a whole.
+        let line = format!("{command}\n");
+        if let Err(error) = stdin.write_all(line.as_bytes()) {
             self.fail(&format!("cannot be told {command:?}: {error}"));
         }
     }

@@ -64,11 +64,19 @@ impl Report {
         named.collect()
     }
 
-    /// Connections that ended by our FIN or answered the peer's with ours.
+    /// Connections that ended by our FIN or answered the peer's with ours,
+    /// from the trigger on.
     #[track_caller]
     pub(crate) fn ended_by_fin(&self) -> u64 {
         let ways = ["drained", "closed_by_peer", "closed_by_handler"];
         ways.iter().map(|way| self.sum("connections", way)).sum()
+    }
+
+    /// Connections that ended before the trigger, in whatever way.
+    #[track_caller]
+    pub(crate) fn ended_before(&self) -> u64 {
+        let count = |field: &str| self.sum("connections", field);
+        count("accepted_total") - count("accepted") - count("at_start")
     }
 
     /// What came in is equal to all the ways to end, on each core.

@@ -44,9 +44,14 @@ struct Load {
     last_write: Instant,
     /// Each of these is said once.
     said_open: bool,
+    /// See `said_open`.
     said_warm: bool,
+    /// See `said_open`.
     said_heard: bool,
+    /// See `said_open`.
     said_stalled: bool,
+    /// What standard input said of a line that is not whole yet.
+    told: String,
     /// Where reads go.
     room: Vec<u8>,
 }
@@ -70,6 +75,7 @@ impl Load {
             said_warm: false,
             said_heard: false,
             said_stalled: false,
+            told: String::new(),
             plan,
         })
     }
@@ -262,9 +268,12 @@ impl Load {
             let gone = self.epoll.change(0, STDIN, 0);
             return gone.expect("standard input is watched");
         }
-        let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
-        for command in text.lines() {
-            match command {
+        self.told
+            .push_str(&String::from_utf8_lossy(&bytes[..count]));
+        while let Some((line, rest)) = self.told.split_once('\n') {
+            let (command, rest) = (line.to_owned(), rest.to_owned());
+            self.told = rest;
+            match command.as_str() {
                 "mark" => self.mark(),
                 "read" => self.begin_reading(),
                 "stop" => self.stop(),

@@ -10,8 +10,8 @@ use std::task::Poll;
 
 use crate::clock::ns;
 use crate::context::Local;
-use crate::core::panic_text;
 use crate::hooks::Hook;
+use crate::panics::panic_text;
 use crate::report::{HookOutcome, HookReport, ms};
 use crate::task::{JoinError, JoinHandle, Kind};
 use crate::time::Sleep;
@@ -36,7 +36,7 @@ async fn run_one(local: &Rc<Local>, hook: Hook) {
     // Made inside the task: what a hook does before its first await may panic, too.
     let run = async move { start().await };
     let Ok(task) = local.spawn(run, Kind::Hook, site) else {
-        return local.hooks.note(unrun(name));
+        return local.hooks.note_unrun(name);
     };
     let ended = within(local, task, begun_ns.saturating_add(ns(budget))).await;
     let (outcome, error) = match ended {
@@ -85,21 +85,4 @@ async fn within(
         task.abort();
     }
     ended
-}
-
-/// Notes every hook whose turn never came.
-pub(crate) fn note_unrun(local: &Local) {
-    while let Some(hook) = local.hooks.next() {
-        local.hooks.note(unrun(hook.name));
-    }
-}
-
-/// The report of a hook whose turn never came.
-fn unrun(name: String) -> HookReport {
-    HookReport {
-        name,
-        outcome: HookOutcome::Overran,
-        error: Some("its turn never came: the hooks' time was over".to_owned()),
-        elapsed_ms: 0.0,
-    }
 }

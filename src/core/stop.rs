@@ -16,17 +16,17 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::hooks;
+use super::report::{self, Facts};
 use crate::clock::ns;
 use crate::config::HEARTBEAT;
 use crate::context::Local;
-use crate::core::{is_essential, panic_text};
-use crate::hook_run;
 use crate::io::Io;
 use crate::io::conn::Origin;
+use crate::panics::{panic_text, quietly};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, CoreReport, Straggler};
 use crate::shared::{Deadlines, Order, progress};
-use crate::stop_report::{self, Facts};
 use crate::task::{JoinHandle, Kind};
 
 /// How far a core's stop is, and what it has noted for the report.
@@ -233,10 +233,7 @@ impl CoreStop {
         local.timers_cancelled.set(count);
         // Outside of the borrow: what was to be spawned is a user's.
         for timer in cancelled {
-            let drop = std::panic::AssertUnwindSafe(|| drop(timer));
-            if let Err(payload) = std::panic::catch_unwind(drop) {
-                std::mem::forget(payload);
-            }
+            quietly(|| drop(timer));
         }
     }
 
@@ -287,7 +284,7 @@ impl CoreStop {
             io.begin_all_sweeps();
             io.cut_all(|origin| origin == Origin::Accepted);
         }
-        local.tasks.drop_all(&is_essential);
+        local.tasks.drop_all(&Kind::is_essential);
         local.settle(&mut leftovers);
     }
 
@@ -295,7 +292,7 @@ impl CoreStop {
     fn name_stragglers(&mut self, local: &Local) {
         let stragglers = &mut self.stragglers;
         local.tasks.each_live(&mut |task| {
-            if is_essential(task.kind) {
+            if task.kind.is_essential() {
                 let name = if task.kind == Kind::Main {
                     "main"
                 } else {
@@ -316,7 +313,7 @@ impl CoreStop {
     fn run_hooks(&mut self, local: &Rc<Local>) {
         if matches!(self.stage, Stage::Running | Stage::Draining { .. }) {
             self.stage = Stage::Hooks { done: false };
-            let run = hook_run::run_all(local.clone());
+            let run = hooks::run_all(local.clone());
             let site = std::panic::Location::caller();
             self.hooks = local.spawn(run, Kind::Hook, site).ok();
         }
@@ -346,12 +343,12 @@ impl CoreStop {
         station.mailbox.close();
         while let Some(letter) = station.mailbox.take() {
             self.returned += 1;
-            drop_quietly(letter);
+            quietly(|| drop(letter));
         }
         local.tasks.drop_all(&|_| true);
-        hook_run::note_unrun(local);
+        local.hooks.note_all_unrun();
         let timers = local.io.borrow_mut().end_all_timers();
-        drop_quietly(timers);
+        quietly(|| drop(timers));
         local.settle(&mut crate::io::Leftovers::default());
     }
 
@@ -388,7 +385,7 @@ impl CoreStop {
             outcome,
             error: self.main_error.take(),
             stragglers: std::mem::take(&mut self.stragglers),
-            ..stop_report::of(local, &facts)
+            ..report::of(local, &facts)
         }
     }
 
@@ -401,13 +398,5 @@ impl CoreStop {
         self.leaked = io.close();
         self.stage = Stage::Over;
         self.ended_ns = local.now_ns();
-    }
-}
-
-/// Drops what belongs to a user; a panic of its destructor harms nobody.
-fn drop_quietly<T>(value: T) {
-    let drop = std::panic::AssertUnwindSafe(|| drop(value));
-    if let Err(payload) = std::panic::catch_unwind(drop) {
-        std::mem::forget(payload);
     }
 }

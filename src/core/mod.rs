@@ -11,6 +11,10 @@
 
 #![forbid(unsafe_code)]
 
+mod hooks;
+mod report;
+mod stop;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
@@ -21,15 +25,16 @@ use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
+use crate::panics::{panic_text, quietly};
 use crate::report::{CoreOutcome, CoreReport};
 use crate::ring::driver::Driver;
 use crate::ring::port::Wait;
 use crate::ring::sys::event::EventFd;
 use crate::shared::{Shared, progress};
-use crate::stop::CoreStop;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
-use crate::task::{Kind, Tasks};
+use crate::task::Tasks;
+use stop::CoreStop;
 
 /// What a core needs to begin.
 #[derive(Clone, Debug)]
@@ -162,10 +167,7 @@ fn read_letters(local: &Local) {
             io.activity_ns = io.now_ns;
         }
         // Letters are the crate's own closures round a user's; a panic in one is that user's.
-        let run = std::panic::AssertUnwindSafe(letter);
-        if let Err(payload) = std::panic::catch_unwind(run) {
-            std::mem::forget(payload);
-        }
+        quietly(letter);
         station.handled.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -207,18 +209,4 @@ fn fail(local: &Rc<Local>, stop: &mut CoreStop, error: String) -> CoreReport {
     report.outcome = CoreOutcome::Failed;
     report.error = Some(error);
     report
-}
-
-/// What a panic said, if it said it in words.
-pub(crate) fn panic_text(payload: &(dyn std::any::Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
-}
-
-/// Which tasks the stop waits for.
-pub(crate) fn is_essential(kind: Kind) -> bool {
-    matches!(kind, Kind::Main | Kind::Essential)
 }

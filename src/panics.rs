@@ -1,0 +1,54 @@
+//! Panics of user code: kept where they happened, and put into words.
+
+#![forbid(unsafe_code)]
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Runs user code that nobody waits for (a letter, a destructor, a foreign waker). Its panic was
+/// told to the panic hook already, and goes no further.
+pub(crate) fn quietly(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        // A payload's own destructor may panic too, and nobody would catch that one.
+        std::mem::forget(payload);
+    }
+}
+
+/// What a panic said, if it said it in words.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_stays_where_it_happened_also_if_its_payload_panics() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("the payload's destructor");
+            }
+        }
+        let mut went_on = false;
+        quietly(|| std::panic::panic_any(Bomb));
+        quietly(|| went_on = true);
+        assert!(went_on);
+    }
+
+    #[test]
+    fn a_panic_is_told_in_its_own_words() {
+        for (payload, text) in [
+            (Box::new("plain") as Box<dyn Any + Send>, "plain"),
+            (Box::new("made".to_owned()), "made"),
+            (Box::new(7), "no message"),
+        ] {
+            assert_eq!(panic_text(&*payload), text);
+        }
+    }
+}
