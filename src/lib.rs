@@ -78,3 +78,8 @@ pub use report::Report;
 pub use runtime::Runtime;
 pub use spawn::{Refused, spawn, spawn_background, spawn_on, try_spawn, yield_now};
 pub use task::{JoinError, JoinHandle};
+
+/// The README's program must stay a program.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

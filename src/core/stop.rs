@@ -26,6 +26,7 @@ use crate::io::conn::Origin;
 use crate::panics::{panic_text, quietly};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, CoreReport, Straggler};
+use crate::ring::port::Wait;
 use crate::shared::{Deadlines, Order, progress};
 use crate::task::{JoinHandle, Kind};
 
@@ -74,6 +75,12 @@ enum Stage {
 /// Why Closing resets what has not closed by itself a little before its end: the completions of
 /// the reset must still be reaped.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
+
+/// How often a core that failed looks for completions.
+const LAST_ROUNDS: u32 = 20;
+
+/// How long a core that failed waits for one completion.
+const LAST_WAIT: Duration = Duration::from_millis(5);
 
 impl CoreStop {
     /// A core that was not told to stop.
@@ -389,11 +396,20 @@ impl CoreStop {
         }
     }
 
-    /// The end of a core whose turn failed: as Closing, without another turn.
+    /// The end of a core whose turn failed: as Closing, without another turn. The kernel gets a
+    /// bounded time to end what it holds; what it has not ended then is leaked, and counted.
     pub(crate) fn abandon(&mut self, local: &Rc<Local>) {
         self.end_work(local);
         let mut io = local.io.borrow_mut();
         io.cut_all(|_| true);
+        io.begin_all_sweeps();
+        io.driver.cancel_own();
+        for _ in 0..LAST_ROUNDS {
+            if io.driver.in_flight() == 0 || io.driver.enter(Wait::AtMost(LAST_WAIT)).is_err() {
+                break;
+            }
+            io.reap();
+        }
         io.close_all_listeners();
         self.leaked = io.close();
         self.stage = Stage::Over;

@@ -20,6 +20,8 @@ promises![
     an_end_right_after_write_all_loses_no_byte_in_a_stop,
     close_is_ok_only_when_every_byte_is_acknowledged,
     abort_is_a_reset,
+    requests_before_a_half_close_are_answered,
+    requests_before_a_half_close_are_answered_in_a_stop,
 ];
 
 const LARGE: &str = "answer=8388608 receive_buffer=65536 read_bytes=65536 read_every=8";
@@ -104,6 +106,34 @@ fn abort_is_a_reset() {
     let report = server.finish().report(0);
     assert_eq!(report.verdict(), "clean");
     report.leaves_nothing();
+}
+
+/// The client's FIN is in the server's kernel before most of its requests are
+/// read there.
+const PIPELINED: &str = "protocol=framed connections=16 each=30 window=30 size=8000 answer=60000 \
+                         end=early_half_close read_bytes=65536 read_every=1";
+
+fn requests_before_a_half_close_are_answered() {
+    let mut server = Program::role("framed", &[]);
+    let count = Count::of(load(&server.address(), PIPELINED));
+    count.ended_well();
+    assert_eq!(count.number("answered"), 16 * 30);
+    server.signal(libc::SIGTERM);
+    server.finish().report(0).loses_nothing();
+}
+
+fn requests_before_a_half_close_are_answered_in_a_stop() {
+    let mut server = Program::role("framed", &["timeout=60000"]);
+    let words = format!("{PIPELINED} heard=2000000");
+    let mut load = load(&server.address(), &words);
+    load.line("heard");
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    let count = Count::of(load);
+    count.ended_well();
+    assert_eq!(count.number("answered"), count.number("requests"));
+    report.loses_nothing();
+    assert_eq!(report.sum("bytes", "sent"), count.number("bytes_received"));
 }
 
 /// Answers one request and ends: `end` is drop, close or abort.

@@ -7,11 +7,11 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenfall::net::{TcpListener, TcpStream};
-use evenfall::{Core, Cores, Report, Runtime, Shutdown, spawn, spawn_background};
+use evenfall::{Cores, Report, Runtime, Shutdown, spawn, spawn_background};
 use serde_json::json;
 
 use crate::args::Args;
@@ -137,23 +137,26 @@ fn threads() -> usize {
 
 fn round(parked: &Arc<AtomicI64>) -> evenfall::Result<Report> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let mut runtime = Runtime::builder()
-        .cores(Cores::Count(cpus.min(2)))
-        .build()?;
+    let cores = cpus.min(2);
+    let mut runtime = Runtime::builder().cores(Cores::Count(cores)).build()?;
     let listener = runtime.bind("127.0.0.1:0")?;
     let parked = Arc::clone(parked);
+    let at_work = Arc::new(AtomicUsize::new(cores));
     runtime.run(move |core| {
         let listener = listener.on(&core);
-        let parked = Arc::clone(&parked);
-        async move { park_and_talk(&core, listener, &parked).await }
+        let (parked, at_work) = (Arc::clone(&parked), Arc::clone(&at_work));
+        async move {
+            park_and_talk(listener, &parked).await?;
+            // The last one stops all: no connect may meet a gate.
+            if at_work.fetch_sub(1, Ordering::AcqRel) == 1 {
+                core.handle().shutdown();
+            }
+            Ok(())
+        }
     })
 }
 
-async fn park_and_talk(
-    core: &Core,
-    listener: TcpListener,
-    parked: &Arc<AtomicI64>,
-) -> io::Result<()> {
+async fn park_and_talk(listener: TcpListener, parked: &Arc<AtomicI64>) -> io::Result<()> {
     for _ in 0..10 {
         let guard = Parked::new(parked);
         drop(spawn_background(async move {
@@ -168,12 +171,10 @@ async fn park_and_talk(
     let mut answer = [0; 15];
     stream.read_exact(&mut answer).await?;
     assert_eq!(&answer, b"round and round");
-    drop(stream);
-    core.handle().shutdown();
     Ok(())
 }
 
-/// Fifty tasks on each core that wait forever, and that the stop must cut.
+/// A hundred tasks on each core that wait forever, and that the stop must cut.
 pub(crate) fn parks(args: Args) -> ExitCode {
     let parked = Arc::new(AtomicI64::new(0));
     let counted = Arc::clone(&parked);

@@ -14,6 +14,7 @@ use crate::process::{Program, WATCHDOG, say};
 use crate::promise::{Count, heavy, load, promises};
 use crate::report::Report;
 use crate::server::{Setup, answer_all, conclude, host};
+use crate::wire::Request;
 
 promises![
     an_idle_server_is_gone_in_milliseconds,
@@ -26,7 +27,11 @@ promises![
     connects_going_on_change_nothing,
     unread_writers_and_slow_readers_get_what_was_acknowledged,
     bytes_of_unread_writers_come_back_from_the_echo,
+    twenty_stops_under_load_are_all_clean,
     a_request_in_work_is_answered,
+    a_request_in_the_middle_is_read_to_its_end,
+    two_sigterms_at_once_are_one,
+    the_first_signal_after_an_api_trigger_cuts_nothing,
     later_signals_do_what_they_did_before,
 ];
 
@@ -215,6 +220,94 @@ fn bytes_of_unread_writers_come_back_from_the_echo() {
     assert_eq!(count.number("bytes_owed"), 0);
     assert_eq!(count.number("reset"), 0);
     assert_eq!(report.sum("bytes", "sent"), count.number("bytes_received"));
+}
+
+fn twenty_stops_under_load_are_all_clean() {
+    let _alone = heavy();
+    for round in 0..20 {
+        let mut server = Program::role("framed", &[]);
+        let address = server.address();
+        let words = "protocol=framed connections=32 size=200 answer=5000 warm=500";
+        let mut steady = load(&address, words);
+        let words = "protocol=framed per_second=1500 each=1 size=100 answer=500 warm=50";
+        let mut arriving = load(&address, words);
+        steady.line("warm");
+        arriving.line("warm");
+        server.signal(libc::SIGTERM);
+        let report = server.finish().report(0);
+        arriving.tell("stop");
+        let counts = [Count::of(steady), Count::of(arriving)];
+        for count in &counts {
+            count.ended_well();
+        }
+        report.loses_nothing();
+        both_sides_agree(&report, &counts);
+        let elapsed_ms = report.elapsed_ms();
+        assert!(elapsed_ms < 2_000.0, "round {round} took {elapsed_ms} ms");
+    }
+}
+
+/// The client has sent a part of a request when the stop comes, and sends the
+/// rest when Draining is under way.
+fn a_request_in_the_middle_is_read_to_its_end() {
+    let mut server = Program::role("framed", &["tell=true", "timeout=30000"]);
+    let address = server.address();
+    let request = Request {
+        size: 1000,
+        answer: 100_000,
+        delay_ms: 0,
+        number: 7,
+    };
+    let body = [0x5A; 1000];
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    stream.write_all(&request.header()).expect("it reads");
+    stream.write_all(&body[..10]).expect("it reads");
+    server.signal(libc::SIGTERM);
+    server.line("draining");
+    stream.write_all(&body[10..]).expect("it reads on");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("an end by FIN");
+    assert!(answer == request.answer(&body), "{} bytes", answer.len());
+    server.finish().report(0).loses_nothing();
+}
+
+/// A load of one connection whose second request is in work for `delay`
+/// milliseconds, at a server that says when it drains.
+fn in_work(delay: u32) -> (Program, Program) {
+    let mut server = Program::role("framed", &["tell=true", "timeout=30000"]);
+    let words = format!("protocol=framed connections=1 each=2 delay={delay} warm=1");
+    let mut load = load(&server.address(), &words);
+    load.line("warm");
+    (server, load)
+}
+
+#[track_caller]
+fn nothing_was_cut(server: Program, load: Program) -> Report {
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    let count = Count::of(load);
+    count.ended_well();
+    assert_eq!(count.number("unanswered"), 0);
+    report
+}
+
+/// A terminal and a parent both send: that is not determination.
+fn two_sigterms_at_once_are_one() {
+    let (mut server, load) = in_work(500);
+    server.signal(libc::SIGTERM);
+    server.line("draining");
+    server.signal(libc::SIGTERM);
+    nothing_was_cut(server, load);
+}
+
+fn the_first_signal_after_an_api_trigger_cuts_nothing() {
+    let (mut server, load) = in_work(500);
+    server.tell("shutdown");
+    server.line("draining");
+    server.signal(libc::SIGTERM);
+    let report = nothing_was_cut(server, load);
+    assert_eq!(report.part("triggers")[0]["kind"], "api");
 }
 
 /// The handler sleeps on a request that it has read when the stop comes.

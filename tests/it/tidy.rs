@@ -29,6 +29,7 @@ const RANKS: &[(&str, u32)] = &[
     ("hook_run", 130),
     // What a task may call.
     ("net", 120),
+    ("handle", 115),
     ("time", 110),
     ("spawn", 110),
     // One core's own things.
@@ -47,6 +48,7 @@ const RANKS: &[(&str, u32)] = &[
     ("wheel", 10),
     ("clock", 10),
     ("error", 10),
+    ("panics", 10),
     ("sync", 0),
 ];
 

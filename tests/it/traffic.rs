@@ -23,6 +23,7 @@ promises![
     an_upload_of_100_mib_to_a_slow_reader_takes_bounded_memory,
     bursts_that_nobody_reads_come_back_whole_in_bounded_memory,
     a_large_answer_arrives_whole,
+    at_the_limit_of_descriptors_connections_wait_and_are_served,
 ];
 
 /// What a server may take in addition to what it had when it began to listen:
@@ -106,6 +107,19 @@ fn a_large_answer_arrives_whole() {
     assert_eq!(count.number("answered"), 12);
     server.signal(libc::SIGTERM);
     server.finish().report(0).loses_nothing();
+}
+
+/// The kernel takes what the server cannot accept into its backlog.
+fn at_the_limit_of_descriptors_connections_wait_and_are_served() {
+    let mut server = Program::role("framed", &["fds=48"]);
+    let words = "protocol=framed connections=300 each=3 size=100 answer=300 delay=5";
+    let count = Count::of(load(&server.address(), words));
+    count.ended_well();
+    assert_eq!(count.number("answered"), 900);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    assert_eq!(report.sum("connections", "accepted_total"), 300);
 }
 
 /// Reads 64 KiB at a time with a rest in between, far slower than a client

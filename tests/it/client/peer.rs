@@ -132,7 +132,12 @@ impl Peer {
     }
 
     fn may_half_close(&self, plan: &Plan) -> bool {
-        plan.end == End::HalfClose && !self.half_closed && self.done_asking && self.is_over()
+        let due = match plan.end {
+            End::HalfClose => self.is_over(),
+            End::EarlyHalfClose => self.out_taken == self.out.len(),
+            End::Reset | End::Stay => false,
+        };
+        due && self.done_asking && !self.half_closed
     }
 
     /// Writes until the kernel takes no more or there is nothing to say.
@@ -192,22 +197,17 @@ impl Peer {
         if self.requests >= plan.each || asked >= plan.total {
             self.done_asking = true;
         }
-        if !self.done_asking || !self.is_over() {
-            return None;
+        if self.may_half_close(plan) {
+            self.half_closed = true;
+            // Fails when the peer's reset is here already; reading tells.
+            let _ = self.socket.shutdown(Shutdown::Write);
         }
-        match plan.end {
-            End::HalfClose if !self.half_closed => {
-                self.half_closed = true;
-                // Fails when the peer's reset is here already; reading tells.
-                let _ = self.socket.shutdown(Shutdown::Write);
-                None
-            }
-            End::Reset => {
-                let _ = self.socket.set_linger(Some(Duration::ZERO));
-                Some(Outcome::ResetHere)
-            }
-            _ => None,
+        if plan.end == End::Reset && self.done_asking && self.is_over() {
+            let set = self.socket.set_linger(Some(Duration::ZERO));
+            set.expect("an open socket has options");
+            return Some(Outcome::ResetHere);
         }
+        None
     }
 
     /// Takes at most `room` bytes from the kernel and checks them.

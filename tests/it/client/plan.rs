@@ -20,6 +20,8 @@ pub(crate) enum Protocol {
 pub(crate) enum End {
     /// Says that it will send no more, and waits for the server's end.
     HalfClose,
+    /// As soon as its requests are written, says that it will send no more.
+    EarlyHalfClose,
     /// Resets the connection.
     Reset,
     /// Stays as it is until the server ends it.
@@ -62,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) read_every: Option<Duration>,
     /// `receive_buffer`: of each socket, in bytes.
     pub(crate) receive_buffer: Option<usize>,
-    /// `end`: half_close, reset or stay.
+    /// `end`: half_close, early_half_close, reset or stay.
     pub(crate) end: End,
     /// `warm`: answers after which the load says `warm`.
     pub(crate) warm: u64,
@@ -98,6 +100,7 @@ impl Plan {
             receive_buffer: args.take("receive_buffer"),
             end: match end.as_str() {
                 "half_close" => End::HalfClose,
+                "early_half_close" => End::EarlyHalfClose,
                 "reset" => End::Reset,
                 "stay" => End::Stay,
                 other => panic!("no end {other}"),

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::{Setup, conclude, host};
 use crate::args::Args;
+use crate::sys;
 use crate::wire::{REQUEST_HEADER, Request};
 
 /// What the handlers count themselves, over all cores.
@@ -27,9 +28,13 @@ struct Counted {
 }
 
 /// Answers every request; one that asks for `delay` milliseconds waits, and
-/// one that asks for `panic_at` milliseconds makes its handler panic.
+/// one that asks for `panic_at` milliseconds makes its handler panic. `fds`
+/// limits the descriptors of the process.
 pub(crate) fn framed(mut args: Args) -> ExitCode {
     let panic_at: Option<u32> = args.take("panic_at");
+    if let Some(most) = args.take("fds") {
+        sys::limit_fds(most).expect("a limit may be lowered");
+    }
     let counted = Arc::new(Counted::default());
     let in_handlers = Arc::clone(&counted);
     let result = host(Setup::only(args), move |_core, listener| {

@@ -13,9 +13,11 @@ use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use evenfall::net::TcpListener;
-use evenfall::{Core, Cores, Handle, Report, Runtime, Shutdown};
+use evenfall::time::sleep;
+use evenfall::{Core, Cores, Handle, Phase, Report, Runtime, Shutdown, spawn_background};
 use serde_json::Value;
 
 use crate::args::Args;
@@ -36,6 +38,8 @@ pub(crate) struct Setup {
     /// `early_thread=true`: the thread on standard input is started before
     /// the runtime blocks its signals.
     early_thread: bool,
+    /// `tell=true`: says `draining` when that phase has begun.
+    tell: bool,
 }
 
 impl Setup {
@@ -63,6 +67,7 @@ impl Setup {
             address: args.number("addr", "127.0.0.1:0".to_owned()),
             shutdown,
             early_thread: args.number("early_thread", false),
+            tell: args.number("tell", false),
         }
     }
 
@@ -91,6 +96,9 @@ where
     let cores_down = Arc::new(AtomicUsize::new(setup.cores));
     runtime.run(move |core| {
         let on_core = listener.on(&core);
+        if setup.tell && core.index() == 0 {
+            drop(spawn_background(tell_draining(core.handle())));
+        }
         let begun = main(core, on_core);
         let (cores_down, address) = (Arc::clone(&cores_down), listener.local_addr());
         async move {
@@ -100,6 +108,14 @@ where
             begun.await
         }
     })
+}
+
+/// Housekeeping as far as the stop is concerned: it is not waited for.
+async fn tell_draining(handle: Handle) {
+    while matches!(handle.phase(), Phase::Running | Phase::Notice) {
+        sleep(Duration::from_millis(1)).await;
+    }
+    say("draining");
 }
 
 /// Says what became of the runtime, and gives the process's exit code.

@@ -78,6 +78,17 @@ pub(crate) fn peak_memory_bytes(pid: u32) -> u64 {
     kib * 1024
 }
 
+/// Limits how many descriptors this process may have open.
+pub(crate) fn limit_fds(most: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: `limit` is a live rlimit, which the call only reads.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    checked(result).map(drop)
+}
+
 /// How many descriptors this process has open.
 pub(crate) fn open_fds() -> usize {
     let listing = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
