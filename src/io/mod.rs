@@ -11,6 +11,7 @@ pub(crate) mod closing;
 pub(crate) mod conn;
 pub(crate) mod drain;
 pub(crate) mod errors;
+mod flow;
 mod gate;
 pub(crate) mod listener;
 pub(crate) mod outbound;

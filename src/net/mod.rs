@@ -11,10 +11,13 @@
 mod connect;
 mod listener;
 mod payload;
+mod record;
+mod split;
 mod stream;
 
 pub use crate::io::errors::WriteError;
 pub use crate::ring::buffers::Chunk;
 pub use listener::{Listener, TcpListener};
 pub use payload::Payload;
-pub use stream::{ReadHalf, TcpStream, WriteHalf};
+pub use split::{ReadHalf, WriteHalf};
+pub use stream::TcpStream;

@@ -6,7 +6,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::TcpKeepalive;
@@ -14,6 +14,8 @@ use socket2::TcpKeepalive;
 use crate::context::{self, Local};
 use crate::io::tally::End;
 use crate::net::payload::Payload;
+use crate::net::record::{self, Record, address};
+use crate::net::split::{ReadHalf, WriteHalf};
 use crate::net::{Chunk, connect};
 use crate::time;
 
@@ -50,48 +52,14 @@ use crate::time;
 /// At the drain deadline accepted connections are reset, and counted with what they lost.
 pub struct TcpStream {
     /// The one handle to the record.
-    handle: Handle,
-}
-
-/// The receiving half of a stream, made by [`TcpStream::into_split`].
-///
-/// # Shutdown
-///
-/// As for [`TcpStream`]; the connection closes when both halves are gone.
-pub struct ReadHalf {
-    /// One of two handles to the record.
-    handle: Handle,
-}
-
-/// The sending half of a stream, made by [`TcpStream::into_split`].
-///
-/// # Shutdown
-///
-/// As for [`TcpStream`]; the connection closes when both halves are gone.
-pub struct WriteHalf {
-    /// One of two handles to the record.
-    handle: Handle,
-}
-
-/// A counted reference to a record.
-struct Handle {
-    /// The core it belongs to.
-    local: Rc<Local>,
-    /// The record's place. It is this connection's for as long as the handle lives.
-    index: u32,
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.local.io.borrow_mut().drop_handle(self.index);
-    }
+    record: Record,
 }
 
 impl TcpStream {
     /// The stream of a record whose first handle was just taken.
     pub(super) fn of(local: Rc<Local>, index: u32) -> TcpStream {
         TcpStream {
-            handle: Handle { local, index },
+            record: Record { local, index },
         }
     }
 
@@ -166,7 +134,7 @@ impl TcpStream {
     ///
     /// In Draining `false`, after everything that had arrived was delivered.
     pub async fn next_request(&mut self) -> io::Result<bool> {
-        self.handle.next_request().await
+        self.record.next_request().await
     }
 
     /// The next bytes, in the buffer the kernel put them into; an empty chunk at the end of the
@@ -185,7 +153,7 @@ impl TcpStream {
     /// Goes on through Draining. The end of the stream comes early only for a connection whose
     /// handler never calls [`next_request`](TcpStream::next_request).
     pub async fn recv(&mut self) -> io::Result<Chunk> {
-        poll_fn(|context| self.handle.poll_recv(context)).await
+        poll_fn(|context| self.record.poll_recv(context)).await
     }
 
     /// Copies bytes into `buffer` and says how many; 0 at the end of the stream (or if `buffer`
@@ -203,7 +171,7 @@ impl TcpStream {
     ///
     /// As for `recv`.
     pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|context| self.handle.poll_read(context, buffer)).await
+        poll_fn(|context| self.record.poll_read(context, buffer)).await
     }
 
     /// Fills `buffer`.
@@ -220,7 +188,7 @@ impl TcpStream {
     ///
     /// As for `recv`: a request under way is waited for until the drain deadline.
     pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.handle.read_exact(buffer).await
+        self.record.read_exact(buffer).await
     }
 
     /// Hands bytes over for sending, without copying them: a [`Chunk`] leaves from the buffer it
@@ -239,7 +207,7 @@ impl TcpStream {
     ///
     /// Goes on through Draining and the hooks.
     pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
-        self.handle.send(payload.into()).await
+        self.record.send(payload.into()).await
     }
 
     /// Copies `bytes` into the connection's queue. Waits while more than 256 KiB are queued.
@@ -256,7 +224,7 @@ impl TcpStream {
     ///
     /// As for `send`.
     pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.handle.write_all(bytes).await
+        self.record.write_all(bytes).await
     }
 
     /// Waits until the kernel has taken all that was queued. That is not delivery:
@@ -274,7 +242,7 @@ impl TcpStream {
     ///
     /// As for `send`.
     pub async fn flush(&mut self) -> io::Result<()> {
-        self.handle.flush().await
+        self.record.flush().await
     }
 
     /// Ends the sending side: flushes and sends the FIN. Receiving goes on.
@@ -287,7 +255,7 @@ impl TcpStream {
     ///
     /// Dropped while it flushes, the FIN is not sent yet.
     pub async fn finish(&mut self) -> io::Result<()> {
-        self.handle.finish().await
+        self.record.finish().await
     }
 
     /// Closes in order and waits for it: Ok only when the peer's kernel has acknowledged every
@@ -307,14 +275,14 @@ impl TcpStream {
     ///
     /// Goes on in every phase, until the deadline.
     pub async fn close(self) -> io::Result<()> {
-        let Handle { local, index } = &self.handle;
+        let Record { local, index } = &self.record;
         local.io.borrow_mut().begin_close(*index);
         poll_fn(|context| local.io.borrow_mut().poll_closed(*index, context)).await
     }
 
     /// Resets the connection: what is queued is dropped and the peer gets an RST.
     pub fn abort(self) {
-        let Handle { local, index } = &self.handle;
+        let Record { local, index } = &self.record;
         local.io.borrow_mut().cut(*index, End::Aborted);
     }
 
@@ -322,13 +290,13 @@ impl TcpStream {
     /// gone; dropping one half alone ends nothing.
     #[must_use = "dropping both halves closes the connection"]
     pub fn into_split(self) -> (ReadHalf, WriteHalf) {
-        let handle = self.handle;
-        handle.local.io.borrow_mut().add_handle(handle.index);
-        let second = Handle {
-            local: handle.local.clone(),
-            index: handle.index,
+        let first = self.record;
+        first.local.io.borrow_mut().add_handle(first.index);
+        let second = Record {
+            local: first.local.clone(),
+            index: first.index,
         };
-        (ReadHalf { handle }, WriteHalf { handle: second })
+        (ReadHalf::of(first), WriteHalf::of(second))
     }
 
     /// Sends small writes at once (true, the default here), or gathers them (Nagle).
@@ -337,7 +305,7 @@ impl TcpStream {
     ///
     /// The kernel's.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.handle
+        self.record
             .with_socket(|socket| socket.set_tcp_nodelay(nodelay))
     }
 
@@ -348,7 +316,7 @@ impl TcpStream {
     ///
     /// The kernel's; it counts in whole seconds, from 1 to 32767.
     pub fn set_keepalive(&self, idle: Option<Duration>) -> io::Result<()> {
-        self.handle.with_socket(|socket| match idle {
+        self.record.with_socket(|socket| match idle {
             None => socket.set_keepalive(false),
             Some(idle) => {
                 let every = (idle / 10).max(Duration::from_secs(1));
@@ -364,7 +332,7 @@ impl TcpStream {
     ///
     /// When the connection is gone.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.handle
+        self.record
             .with_socket(|socket| address(socket.peer_addr()?))
     }
 
@@ -374,14 +342,14 @@ impl TcpStream {
     ///
     /// When the connection is gone.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.handle
+        self.record
             .with_socket(|socket| address(socket.local_addr()?))
     }
 
     /// Bytes of this connection that the kernel has taken for sending.
     #[must_use]
     pub fn bytes_taken(&self) -> u64 {
-        self.handle.local.io.borrow().taken(self.handle.index)
+        self.record.local.io.borrow().taken(self.record.index)
     }
 
     /// The poll form of [`recv`](TcpStream::recv), for traits built on it.
@@ -390,7 +358,7 @@ impl TcpStream {
     ///
     /// As for `recv`.
     pub fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
-        self.handle.poll_recv(context)
+        self.record.poll_recv(context)
     }
 
     /// The poll form of [`read`](TcpStream::read), for traits built on it.
@@ -403,7 +371,7 @@ impl TcpStream {
         context: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.handle.poll_read(context, buffer)
+        self.record.poll_read(context, buffer)
     }
 
     /// Copies as much of `bytes` into the queue as there is room for, and says how much; the poll
@@ -417,7 +385,7 @@ impl TcpStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.handle.poll_write(context, bytes)
+        self.record.poll_write(context, bytes)
     }
 
     /// The poll form of [`flush`](TcpStream::flush), for traits built on it.
@@ -426,7 +394,7 @@ impl TcpStream {
     ///
     /// As for `flush`.
     pub fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.poll_flush(context)
+        self.record.poll_flush(context)
     }
 
     /// The poll form of [`finish`](TcpStream::finish), for traits built on it.
@@ -435,266 +403,8 @@ impl TcpStream {
     ///
     /// As for `finish`.
     pub fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.handle.poll_finish(context)
+        self.record.poll_finish(context)
     }
 }
 
-impl ReadHalf {
-    /// As [`TcpStream::next_request`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn next_request(&mut self) -> io::Result<bool> {
-        self.handle.next_request().await
-    }
-
-    /// As [`TcpStream::recv`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn recv(&mut self) -> io::Result<Chunk> {
-        poll_fn(|context| self.handle.poll_recv(context)).await
-    }
-
-    /// As [`TcpStream::read`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        poll_fn(|context| self.handle.poll_read(context, buffer)).await
-    }
-
-    /// As [`TcpStream::read_exact`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        self.handle.read_exact(buffer).await
-    }
-}
-
-impl WriteHalf {
-    /// As [`TcpStream::send`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
-        self.handle.send(payload.into()).await
-    }
-
-    /// As [`TcpStream::write_all`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.handle.write_all(bytes).await
-    }
-
-    /// As [`TcpStream::flush`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn flush(&mut self) -> io::Result<()> {
-        self.handle.flush().await
-    }
-
-    /// As [`TcpStream::finish`].
-    ///
-    /// # Errors
-    ///
-    /// As there.
-    ///
-    /// # Cancellation
-    ///
-    /// As there.
-    pub async fn finish(&mut self) -> io::Result<()> {
-        self.handle.finish().await
-    }
-}
-
-/// What streams and halves have in common.
-impl Handle {
-    /// See [`TcpStream::next_request`].
-    async fn next_request(&mut self) -> io::Result<bool> {
-        /// Takes the "between requests" back when the future is dropped.
-        struct Between<'a>(&'a Handle);
-        impl Drop for Between<'_> {
-            fn drop(&mut self) {
-                self.0
-                    .local
-                    .io
-                    .borrow_mut()
-                    .leave_next_request(self.0.index);
-            }
-        }
-        let between = Between(self);
-        poll_fn(|context| {
-            let handle = between.0;
-            handle
-                .local
-                .io
-                .borrow_mut()
-                .poll_next_request(handle.index, context)
-        })
-        .await
-    }
-
-    /// See [`TcpStream::recv`].
-    fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
-        self.local.io.borrow_mut().poll_recv(self.index, context)
-    }
-
-    /// See [`TcpStream::read`].
-    fn poll_read(
-        &mut self,
-        context: &mut Context<'_>,
-        buffer: &mut [u8],
-    ) -> Poll<io::Result<usize>> {
-        if buffer.is_empty() {
-            return Poll::Ready(Ok(0));
-        }
-        let mut io = self.local.io.borrow_mut();
-        let mut chunk = ready!(io.poll_recv(self.index, context))?;
-        let count = chunk.len().min(buffer.len());
-        buffer[..count].copy_from_slice(&chunk[..count]);
-        chunk.advance(count);
-        io.put_back(self.index, chunk);
-        Poll::Ready(Ok(count))
-    }
-
-    /// See [`TcpStream::read_exact`].
-    async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            let rest = &mut buffer[filled..];
-            match poll_fn(|context| self.poll_read(context, rest)).await? {
-                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-                count => filled += count,
-            }
-        }
-        Ok(())
-    }
-
-    /// See [`TcpStream::send`].
-    async fn send(&mut self, payload: Payload) -> io::Result<()> {
-        poll_fn(|context| {
-            self.local
-                .io
-                .borrow_mut()
-                .poll_writable(self.index, context)
-        })
-        .await?;
-        self.local
-            .io
-            .borrow_mut()
-            .push(self.index, payload.into_segment());
-        Ok(())
-    }
-
-    /// See [`TcpStream::poll_write`].
-    fn poll_write(&mut self, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let mut io = self.local.io.borrow_mut();
-        ready!(io.poll_writable(self.index, context))?;
-        Poll::Ready(Ok(io.append(self.index, bytes)))
-    }
-
-    /// See [`TcpStream::write_all`].
-    async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            let count = poll_fn(|context| self.poll_write(context, bytes)).await?;
-            bytes = &bytes[count..];
-        }
-        Ok(())
-    }
-
-    /// See [`TcpStream::poll_flush`].
-    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.local.io.borrow_mut().poll_flush(self.index, context)
-    }
-
-    /// See [`TcpStream::flush`].
-    async fn flush(&mut self) -> io::Result<()> {
-        poll_fn(|context| self.poll_flush(context)).await
-    }
-
-    /// See [`TcpStream::poll_finish`].
-    fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_flush(context))?;
-        Poll::Ready(self.local.io.borrow_mut().finish_writing(self.index))
-    }
-
-    /// See [`TcpStream::finish`].
-    async fn finish(&mut self) -> io::Result<()> {
-        poll_fn(|context| self.poll_finish(context)).await
-    }
-
-    /// Runs `ask` on the socket.
-    fn with_socket<T>(
-        &self,
-        ask: impl FnOnce(socket2::SockRef<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
-        self.local.io.borrow().with_socket(self.index, ask)
-    }
-}
-
-/// An internet address, which is all TCP has.
-fn address(address: socket2::SockAddr) -> io::Result<SocketAddr> {
-    address
-        .as_socket()
-        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
-}
-
-/// Prints a handle under the name of its user.
-macro_rules! debug_as {
-    ($type:ident) => {
-        impl std::fmt::Debug for $type {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                let peer = self
-                    .handle
-                    .with_socket(|socket| address(socket.peer_addr()?));
-                f.debug_struct(stringify!($type))
-                    .field("peer", &peer.ok())
-                    .finish()
-            }
-        }
-    };
-}
-
-debug_as!(TcpStream);
-debug_as!(ReadHalf);
-debug_as!(WriteHalf);
+record::debug_as!(TcpStream);

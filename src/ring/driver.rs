@@ -169,6 +169,14 @@ impl Driver {
         }
     }
 
+    /// Lets the kernel play out of memory, or no longer.
+    #[cfg(test)]
+    pub(crate) fn starve(&mut self, starved: bool) {
+        if let Some(port) = &mut self.port {
+            port.starved = starved;
+        }
+    }
+
     /// Whether completions are there that no reap has seen.
     pub(crate) fn has_unseen(&mut self) -> bool {
         self.port.as_mut().is_some_and(Port::has_unseen)

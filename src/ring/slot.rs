@@ -24,6 +24,8 @@ use slab::Slab;
 use socket2::SockAddr;
 
 use crate::ring::port::Sqe;
+#[cfg(test)]
+use crate::ring::tests::quarantine::Buffer;
 use crate::ring::token::{Generations, Kind, Token};
 
 /// What an operation lends to the kernel, and so also what the operation is.
@@ -35,14 +37,14 @@ pub(crate) enum Lent {
     /// Fill `buffer` (its length) from `fd` at `offset`; all ones is the file's own position.
     Read {
         fd: Rc<OwnedFd>,
-        buffer: Vec<u8>,
+        buffer: Buffer,
         offset: u64,
     },
     #[cfg(test)]
     /// Write `buffer` to `fd` at `offset`; all ones is the file's own position.
     Write {
         fd: Rc<OwnedFd>,
-        buffer: Vec<u8>,
+        buffer: Buffer,
         offset: u64,
     },
 }

@@ -1,0 +1,181 @@
+//! A counted reference to a connection record, and all that streams and halves do with one.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use crate::context::Local;
+use crate::net::Chunk;
+use crate::net::payload::Payload;
+
+/// A counted reference to a record.
+pub(super) struct Record {
+    /// The core it belongs to.
+    pub(super) local: Rc<Local>,
+    /// The record's place. It is this connection's for as long as the handle lives.
+    pub(super) index: u32,
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.local.io.borrow_mut().drop_handle(self.index);
+    }
+}
+
+/// What streams and halves have in common.
+impl Record {
+    /// See [`TcpStream::next_request`].
+    pub(super) async fn next_request(&mut self) -> io::Result<bool> {
+        /// Takes the "between requests" back when the future is dropped.
+        struct Between<'a>(&'a Record);
+        impl Drop for Between<'_> {
+            fn drop(&mut self) {
+                self.0
+                    .local
+                    .io
+                    .borrow_mut()
+                    .leave_next_request(self.0.index);
+            }
+        }
+        let between = Between(self);
+        poll_fn(|context| {
+            let record = between.0;
+            record
+                .local
+                .io
+                .borrow_mut()
+                .poll_next_request(record.index, context)
+        })
+        .await
+    }
+
+    /// See [`TcpStream::recv`].
+    pub(super) fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        self.local.io.borrow_mut().poll_recv(self.index, context)
+    }
+
+    /// See [`TcpStream::read`].
+    pub(super) fn poll_read(
+        &mut self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        if buffer.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let mut io = self.local.io.borrow_mut();
+        let mut chunk = ready!(io.poll_recv(self.index, context))?;
+        let count = chunk.len().min(buffer.len());
+        buffer[..count].copy_from_slice(&chunk[..count]);
+        chunk.advance(count);
+        io.put_back(self.index, chunk);
+        Poll::Ready(Ok(count))
+    }
+
+    /// See [`TcpStream::read_exact`].
+    pub(super) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let rest = &mut buffer[filled..];
+            match poll_fn(|context| self.poll_read(context, rest)).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                count => filled += count,
+            }
+        }
+        Ok(())
+    }
+
+    /// See [`TcpStream::send`].
+    pub(super) async fn send(&mut self, payload: Payload) -> io::Result<()> {
+        poll_fn(|context| {
+            self.local
+                .io
+                .borrow_mut()
+                .poll_writable(self.index, context)
+        })
+        .await?;
+        self.local
+            .io
+            .borrow_mut()
+            .push(self.index, payload.into_segment());
+        Ok(())
+    }
+
+    /// See [`TcpStream::poll_write`].
+    pub(super) fn poll_write(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut io = self.local.io.borrow_mut();
+        ready!(io.poll_writable(self.index, context))?;
+        Poll::Ready(Ok(io.append(self.index, bytes)))
+    }
+
+    /// See [`TcpStream::write_all`].
+    pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|context| self.poll_write(context, bytes)).await?;
+            bytes = &bytes[count..];
+        }
+        Ok(())
+    }
+
+    /// See [`TcpStream::poll_flush`].
+    pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.local.io.borrow_mut().poll_flush(self.index, context)
+    }
+
+    /// See [`TcpStream::flush`].
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_flush(context)).await
+    }
+
+    /// See [`TcpStream::poll_finish`].
+    pub(super) fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(context))?;
+        Poll::Ready(self.local.io.borrow_mut().finish_writing(self.index))
+    }
+
+    /// See [`TcpStream::finish`].
+    pub(super) async fn finish(&mut self) -> io::Result<()> {
+        poll_fn(|context| self.poll_finish(context)).await
+    }
+
+    /// Runs `ask` on the socket.
+    pub(super) fn with_socket<T>(
+        &self,
+        ask: impl FnOnce(socket2::SockRef<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        self.local.io.borrow().with_socket(self.index, ask)
+    }
+}
+
+/// An internet address, which is all TCP has.
+pub(super) fn address(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+}
+
+/// Prints a handle under the name of its user.
+macro_rules! debug_as {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let peer = self
+                    .record
+                    .with_socket(|socket| $crate::net::record::address(socket.peer_addr()?));
+                f.debug_struct(stringify!($type))
+                    .field("peer", &peer.ok())
+                    .finish()
+            }
+        }
+    };
+}
+
+pub(super) use debug_as;

@@ -1,0 +1,155 @@
+//! The two halves of a stream, for two tasks of one core.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+use std::io;
+
+use crate::net::Chunk;
+use crate::net::payload::Payload;
+use crate::net::record::{self, Record};
+
+/// The receiving half of a stream, made by [`TcpStream::into_split`].
+///
+/// # Shutdown
+///
+/// As for [`TcpStream`]; the connection closes when both halves are gone.
+pub struct ReadHalf {
+    /// One of two handles to the record.
+    record: Record,
+}
+
+/// The sending half of a stream, made by [`TcpStream::into_split`].
+///
+/// # Shutdown
+///
+/// As for [`TcpStream`]; the connection closes when both halves are gone.
+pub struct WriteHalf {
+    /// One of two handles to the record.
+    record: Record,
+}
+
+impl ReadHalf {
+    /// The half of one of two handles.
+    pub(super) fn of(record: Record) -> ReadHalf {
+        ReadHalf { record }
+    }
+}
+
+impl WriteHalf {
+    /// The half of one of two handles.
+    pub(super) fn of(record: Record) -> WriteHalf {
+        WriteHalf { record }
+    }
+}
+
+impl ReadHalf {
+    /// As [`TcpStream::next_request`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn next_request(&mut self) -> io::Result<bool> {
+        self.record.next_request().await
+    }
+
+    /// As [`TcpStream::recv`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn recv(&mut self) -> io::Result<Chunk> {
+        poll_fn(|context| self.record.poll_recv(context)).await
+    }
+
+    /// As [`TcpStream::read`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        poll_fn(|context| self.record.poll_read(context, buffer)).await
+    }
+
+    /// As [`TcpStream::read_exact`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        self.record.read_exact(buffer).await
+    }
+}
+
+impl WriteHalf {
+    /// As [`TcpStream::send`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
+        self.record.send(payload.into()).await
+    }
+
+    /// As [`TcpStream::write_all`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.record.write_all(bytes).await
+    }
+
+    /// As [`TcpStream::flush`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn flush(&mut self) -> io::Result<()> {
+        self.record.flush().await
+    }
+
+    /// As [`TcpStream::finish`].
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    ///
+    /// # Cancellation
+    ///
+    /// As there.
+    pub async fn finish(&mut self) -> io::Result<()> {
+        self.record.finish().await
+    }
+}
+
+record::debug_as!(ReadHalf);
+record::debug_as!(WriteHalf);

@@ -1,0 +1,120 @@
+//! Queues that overflow lose nothing, and a wait ends when it should.
+
+use std::fs::OpenOptions;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use super::quarantine::Quarantine;
+use super::source::Pipe;
+use super::{ALARM_ONLY, OWN_POSITION, PATIENCE, close_empty, open, read_of, settle};
+use crate::config::{CQ_ENTRIES, SQ_ENTRIES};
+use crate::ring::driver::{Completion, Driver};
+use crate::ring::port::Wait;
+use crate::ring::slot::{Key, Lent};
+
+/// More completions than the completion queue holds.
+const MANY: usize = CQ_ENTRIES as usize + 2000;
+
+/// Submits `MANY` writes to nowhere, whose completions come at once, and reaps none.
+pub(super) fn overflow(driver: &mut Driver, quarantine: &Quarantine) -> Vec<Key> {
+    let nowhere = OpenOptions::new()
+        .write(true)
+        .open("/dev/null")
+        .expect("/dev/null");
+    let nowhere = Rc::new(OwnedFd::from(nowhere));
+    let keys = (0..MANY)
+        .map(|_| {
+            driver.start(Lent::Write {
+                fd: Rc::clone(&nowhere),
+                buffer: quarantine.buffer(1),
+                offset: OWN_POSITION,
+            })
+        })
+        .collect();
+    driver.enter(Wait::No).expect("the ring is open");
+    keys
+}
+
+#[test]
+fn completions_that_find_their_queue_full_are_not_lost() {
+    let (mut driver, quarantine) = (open(), Quarantine::default());
+    let keys = overflow(&mut driver, &quarantine);
+    assert!(driver.has_unseen());
+
+    let mut came: Vec<Completion> = Vec::new();
+    driver.reap(&mut came);
+    assert!(
+        !came.is_empty() && came.len() < MANY,
+        "the queue overflowed: {} at once",
+        came.len()
+    );
+    for completion in &came {
+        driver.complete_slot(completion, &mut Vec::new());
+    }
+    came.extend(settle(&mut driver));
+
+    assert!(came.iter().all(|completion| completion.result == 1));
+    let mut named: Vec<u32> = came.iter().map(|one| one.token.index).collect();
+    named.sort_unstable();
+    assert!(named.into_iter().eq(0..MANY as u32), "each exactly once");
+    let counts = driver.counts();
+    assert_eq!(counts.submitted, MANY as u64 + ALARM_ONLY);
+    assert_eq!(counts.completed, MANY as u64);
+    assert!(!driver.has_unseen());
+    for key in keys {
+        assert!(driver.abandon(&key).is_some(), "complete, so given back");
+    }
+    assert_eq!(driver.slots().taken(), 0);
+    close_empty(driver);
+}
+
+#[test]
+fn a_dropped_driver_frees_all_although_completions_overflow() {
+    let (mut driver, quarantine) = (open(), Quarantine::default());
+    overflow(&mut driver, &quarantine);
+    drop(driver);
+    assert_eq!(quarantine.freed(), MANY);
+}
+
+#[test]
+fn a_wait_that_times_out_takes_its_time_and_is_no_error() {
+    const TIME: Duration = Duration::from_millis(20);
+    let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
+    // More than the queue takes, so that the wait comes with a full one.
+    for _ in 0..2 * SQ_ENTRIES {
+        driver.start(read_of(&pipe.reader, quarantine.buffer(1)));
+    }
+    for _ in 0..5 {
+        let began = Instant::now();
+        driver.enter(Wait::AtMost(TIME)).expect("not an error");
+        let took = began.elapsed();
+        assert!(took >= TIME, "it slept {took:?} of {TIME:?}");
+        assert!(took < PATIENCE, "it slept {took:?} instead of {TIME:?}");
+        assert!(!driver.has_unseen());
+    }
+    let began = Instant::now();
+    driver
+        .enter(Wait::AtMost(Duration::ZERO))
+        .expect("no error");
+    driver.enter(Wait::No).expect("no error");
+    assert!(began.elapsed() < PATIENCE);
+    close_empty(driver);
+}
+
+#[test]
+fn a_wait_ends_with_the_first_completion() {
+    let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
+    driver.start(read_of(&pipe.reader, quarantine.buffer(1)));
+    driver.enter(Wait::No).expect("the ring is open");
+    pipe.put();
+    let began = Instant::now();
+    driver.enter(Wait::AtMost(PATIENCE)).expect("no error");
+    assert!(driver.has_unseen());
+    // What is there already is not slept on either.
+    driver.enter(Wait::AtMost(PATIENCE)).expect("no error");
+    driver.enter(Wait::Completion).expect("no error");
+    assert!(began.elapsed() < PATIENCE / 2);
+    settle(&mut driver);
+    close_empty(driver);
+}
