@@ -28,7 +28,7 @@ impl Drop for Record {
 
 /// What streams and halves have in common.
 impl Record {
-    /// See [`TcpStream::next_request`].
+    /// See `TcpStream::next_request`.
     pub(super) async fn next_request(&mut self) -> io::Result<bool> {
         /// Takes the "between requests" back when the future is dropped.
         struct Between<'a>(&'a Record);
@@ -53,12 +53,12 @@ impl Record {
         .await
     }
 
-    /// See [`TcpStream::recv`].
+    /// See `TcpStream::recv`.
     pub(super) fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         self.local.io.borrow_mut().poll_recv(self.index, context)
     }
 
-    /// See [`TcpStream::read`].
+    /// See `TcpStream::read`.
     pub(super) fn poll_read(
         &mut self,
         context: &mut Context<'_>,
@@ -76,7 +76,7 @@ impl Record {
         Poll::Ready(Ok(count))
     }
 
-    /// See [`TcpStream::read_exact`].
+    /// See `TcpStream::read_exact`.
     pub(super) async fn read_exact(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let mut filled = 0;
         while filled < buffer.len() {
@@ -89,7 +89,7 @@ impl Record {
         Ok(())
     }
 
-    /// See [`TcpStream::send`].
+    /// See `TcpStream::send`.
     pub(super) async fn send(&mut self, payload: Payload) -> io::Result<()> {
         poll_fn(|context| {
             self.local
@@ -105,7 +105,7 @@ impl Record {
         Ok(())
     }
 
-    /// See [`TcpStream::poll_write`].
+    /// See `TcpStream::poll_write`.
     pub(super) fn poll_write(
         &mut self,
         context: &mut Context<'_>,
@@ -116,7 +116,7 @@ impl Record {
         Poll::Ready(Ok(io.append(self.index, bytes)))
     }
 
-    /// See [`TcpStream::write_all`].
+    /// See `TcpStream::write_all`.
     pub(super) async fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             let count = poll_fn(|context| self.poll_write(context, bytes)).await?;
@@ -125,23 +125,23 @@ impl Record {
         Ok(())
     }
 
-    /// See [`TcpStream::poll_flush`].
+    /// See `TcpStream::poll_flush`.
     pub(super) fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.local.io.borrow_mut().poll_flush(self.index, context)
     }
 
-    /// See [`TcpStream::flush`].
+    /// See `TcpStream::flush`.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_flush(context)).await
     }
 
-    /// See [`TcpStream::poll_finish`].
+    /// See `TcpStream::poll_finish`.
     pub(super) fn poll_finish(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.poll_flush(context))?;
         Poll::Ready(self.local.io.borrow_mut().finish_writing(self.index))
     }
 
-    /// See [`TcpStream::finish`].
+    /// See `TcpStream::finish`.
     pub(super) async fn finish(&mut self) -> io::Result<()> {
         poll_fn(|context| self.poll_finish(context)).await
     }
