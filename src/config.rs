@@ -111,6 +111,10 @@ pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
 /// Triggers kept for the report; of a storm the first ones tell all.
 pub(crate) const TRIGGERS_KEPT: usize = 32;
 
+/// How long after the hard deadline a core that was given up may take to say so: `run` returns
+/// this much after it at the latest.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
+
 /// Signals closer together than this count once: a terminal's group and the parent
 /// both send, and storms are not determination.
 pub(crate) const SIGNAL_DEDUP: Duration = Duration::from_millis(300);

@@ -116,6 +116,7 @@ impl Runtime {
     /// at the latest. A signal that came before is heard: the mains are started and stopped, so
     /// that clients in the backlog are answered. The third signal leaves the process
     /// ([`Shutdown`]).
+    #[track_caller]
     pub fn run<F, Fut>(mut self, main: F) -> Result<Report>
     where
         F: Fn(Core) -> Fut + Send + Sync + 'static,

@@ -9,21 +9,21 @@ use crate::net::Chunk;
 use crate::net::payload::Payload;
 use crate::net::record::{self, Record};
 
-/// The receiving half of a stream, made by [`TcpStream::into_split`].
+/// The receiving half of a stream, made by [`TcpStream::into_split`](crate::net::TcpStream::into_split).
 ///
 /// # Shutdown
 ///
-/// As for [`TcpStream`]; the connection closes when both halves are gone.
+/// As for [`TcpStream`](crate::net::TcpStream); the connection closes when both halves are gone.
 pub struct ReadHalf {
     /// One of two handles to the record.
     record: Record,
 }
 
-/// The sending half of a stream, made by [`TcpStream::into_split`].
+/// The sending half of a stream, made by [`TcpStream::into_split`](crate::net::TcpStream::into_split).
 ///
 /// # Shutdown
 ///
-/// As for [`TcpStream`]; the connection closes when both halves are gone.
+/// As for [`TcpStream`](crate::net::TcpStream); the connection closes when both halves are gone.
 pub struct WriteHalf {
     /// One of two handles to the record.
     record: Record,
@@ -44,7 +44,7 @@ impl WriteHalf {
 }
 
 impl ReadHalf {
-    /// As [`TcpStream::next_request`].
+    /// As [`TcpStream::next_request`](crate::net::TcpStream::next_request).
     ///
     /// # Errors
     ///
@@ -57,7 +57,7 @@ impl ReadHalf {
         self.record.next_request().await
     }
 
-    /// As [`TcpStream::recv`].
+    /// As [`TcpStream::recv`](crate::net::TcpStream::recv).
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl ReadHalf {
         poll_fn(|context| self.record.poll_recv(context)).await
     }
 
-    /// As [`TcpStream::read`].
+    /// As [`TcpStream::read`](crate::net::TcpStream::read).
     ///
     /// # Errors
     ///
@@ -83,7 +83,7 @@ impl ReadHalf {
         poll_fn(|context| self.record.poll_read(context, buffer)).await
     }
 
-    /// As [`TcpStream::read_exact`].
+    /// As [`TcpStream::read_exact`](crate::net::TcpStream::read_exact).
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
-    /// As [`TcpStream::send`].
+    /// As [`TcpStream::send`](crate::net::TcpStream::send).
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl WriteHalf {
         self.record.send(payload.into()).await
     }
 
-    /// As [`TcpStream::write_all`].
+    /// As [`TcpStream::write_all`](crate::net::TcpStream::write_all).
     ///
     /// # Errors
     ///
@@ -124,7 +124,7 @@ impl WriteHalf {
         self.record.write_all(bytes).await
     }
 
-    /// As [`TcpStream::flush`].
+    /// As [`TcpStream::flush`](crate::net::TcpStream::flush).
     ///
     /// # Errors
     ///
@@ -137,7 +137,7 @@ impl WriteHalf {
         self.record.flush().await
     }
 
-    /// As [`TcpStream::finish`].
+    /// As [`TcpStream::finish`](crate::net::TcpStream::finish).
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::clock::ns;
-use crate::config::{HEARTBEAT, SUSPENSION_MIN};
+use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
 use crate::phase::{Action, Input, Machine, Phase};
 use crate::report::{
     ConfigReport, CoreOutcome, CoreReport, PhaseSpan, Report, Stuck, Trigger, TriggerKind, ms,
@@ -14,7 +14,7 @@ use crate::report::{
 };
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
-use crate::shared::{Request, Shared, progress};
+use crate::shared::{Request, Shared, Station, progress};
 use crate::shutdown::signals::Signals;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -53,6 +53,7 @@ impl Coordinator {
         while !self.step() {
             self.wait();
         }
+        self.wait_for_last_words();
         self.report()
     }
 
@@ -61,6 +62,26 @@ impl Coordinator {
         let now_ns = self.shared.clock.now_ns();
         self.input(now_ns, Input::Force);
         let _report = self.run();
+    }
+
+    /// Cores that were given up find that order at their next turn and leave their report. One
+    /// that does not in this time is in the middle of a turn that does not end: it is stuck.
+    fn wait_for_last_words(&mut self) {
+        let until_ns = self.shared.clock.now_ns() + ns(LAST_WORDS);
+        loop {
+            let gone = |station: &Station| station.progress() & progress::GONE != 0;
+            if self.shared.stations.iter().all(gone) {
+                return;
+            }
+            let left_ns = until_ns.saturating_sub(self.shared.clock.now_ns());
+            if left_ns == 0 {
+                return;
+            }
+            let left = Duration::from_nanos(left_ns);
+            // An error here only makes the wait a busy one, and it ends by the clock.
+            let _again = wait_readable(&[self.shared.bell.as_fd()], Some(left));
+            self.shared.bell.clear();
+        }
     }
 
     /// Hears everything that is to be heard and does what follows. Whether all is over.
