@@ -82,6 +82,10 @@ pub(crate) const TAIL_BYTES: usize = 64 * 1024;
 /// Backlog asked of `listen`. The kernel caps it at `net.core.somaxconn`.
 pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 
+/// Wakers that wait at one listener before all are woken: those of futures that are gone are let
+/// go by that, and the others come back.
+pub(crate) const ACCEPT_WAITERS: usize = 64;
+
 /// Pause of an accept that met the limit on open files. Arming it again at once
 /// made 24,775 completions in 50 ms.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);

@@ -74,6 +74,11 @@ impl HookList {
         self.waiting.borrow_mut().pop()
     }
 
+    /// Whether a hook waits for its turn.
+    pub(crate) fn any_waiting(&self) -> bool {
+        !self.waiting.borrow().is_empty()
+    }
+
     /// Notes what became of a hook.
     pub(crate) fn note(&self, result: HookReport) {
         self.results.borrow_mut().push(result);

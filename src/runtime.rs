@@ -128,10 +128,7 @@ impl Runtime {
             let main = main.clone();
             let letter = Box::new(move || begin_main(&*main, site));
             // Only a core that has failed already takes no letter; its report says so.
-            let _failed = station.mailbox.post(letter);
-            self.shared
-                .foreign_letters
-                .fetch_add(1, crate::sync::atomic::Ordering::Relaxed);
+            let _failed = station.mailbox.post(letter, &self.shared.foreign_letters);
         }
         drop(main);
         self.ran = true;

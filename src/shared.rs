@@ -96,7 +96,7 @@ pub(crate) struct Station {
     pub(crate) sent: AtomicU64,
     /// Letters this core has taken out of its mailbox and run.
     pub(crate) handled: AtomicU64,
-    /// How far the core is: a set of `progress` bits, only ever added to.
+    /// How far the core is: a set of `progress` bits, added to only, but for `HOOKS_DONE`.
     progress: AtomicU32,
     /// The lowest bit: the core is quiet. The others count how often its quiet was broken, so two
     /// equal readings mean that it was not broken in between.
@@ -113,7 +113,8 @@ pub(crate) mod progress {
     pub(crate) const MAIN_FAILED: u32 = 1 << 1;
     /// A hook was registered.
     pub(crate) const HAS_HOOK: u32 = 1 << 2;
-    /// All hooks have run; never before the order to run them.
+    /// All hooks have run; never before the order to run them. Taken back when one is registered
+    /// after that and Closing was not ordered yet.
     pub(crate) const HOOKS_DONE: u32 = 1 << 3;
     /// The ring is closed and the report is there; the thread only has to return.
     pub(crate) const GONE: u32 = 1 << 4;
@@ -141,6 +142,11 @@ impl Station {
     pub(crate) fn advance(&self, bits: u32) -> bool {
         // Release: whoever sees the bits sees what led to them, the report above all.
         self.progress.fetch_or(bits, Ordering::AcqRel) & bits != bits
+    }
+
+    /// Takes `bits` back. Only the core does, and only before it is gone.
+    pub(crate) fn retract(&self, bits: u32) {
+        self.progress.fetch_and(!bits, Ordering::AcqRel);
     }
 
     /// How far the core is.
@@ -314,7 +320,7 @@ mod tests {
         let station = station();
         station.set_quiet();
         let first = station.quiet_reading().expect("quiet, no letters");
-        assert!(station.mailbox.post(Box::new(|| {})).is_ok());
+        assert!(station.mailbox.post(Box::new(|| {}), &station.sent).is_ok());
         assert_eq!(station.quiet_reading(), None, "a letter waits");
         station.mailbox.take().expect("the letter")();
         station.break_quiet();

@@ -11,7 +11,6 @@ use crate::mailbox::Letter;
 use crate::remote::{self, RemoteHandle};
 use crate::shared::Shared;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 use crate::task::{JoinHandle, Kind};
 
 /// A future that was not taken, because the core's stop has come to its end.
@@ -223,11 +222,8 @@ where
         Some(index) => &shared.stations[index].sent,
         None => &shared.foreign_letters,
     };
-    match station.mailbox.post(letter) {
-        Ok(()) => {
-            sent.fetch_add(1, Ordering::Relaxed);
-            Ok(handle)
-        }
+    match station.mailbox.post(letter, sent) {
+        Ok(()) => Ok(handle),
         Err(letter) => {
             drop(letter);
             match crate::sync::lock(&cargo).take() {

@@ -41,6 +41,8 @@ pub(crate) struct CoreStop {
     stage: Stage,
     /// Why the main future failed, if it did.
     main_error: Option<String>,
+    /// Since when nothing was left to wait for (ns), while that is so.
+    quiescent_since_ns: Option<u64>,
     /// Whether the cut was carried out.
     cut_done: bool,
     /// The task that runs the hooks.
@@ -72,8 +74,7 @@ enum Stage {
     Over,
 }
 
-/// Why Closing resets what has not closed by itself a little before its end: the completions of
-/// the reset must still be reaped.
+/// How long before its end Closing resets what has not closed by itself.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
 
 /// How often a core that failed looks for completions.
@@ -90,6 +91,7 @@ impl CoreStop {
             deadlines: Deadlines::default(),
             stage: Stage::Running,
             main_error: None,
+            quiescent_since_ns: None,
             cut_done: false,
             hooks: None,
             leaked: 0,
@@ -159,6 +161,12 @@ impl CoreStop {
             Stage::Hooks { done } => {
                 // A cut leaves listeners and connections behind that still have to end.
                 let again = local.io.borrow_mut().step_drain();
+                if done && local.hooks.any_waiting() {
+                    // Registered after the others had run: they go on.
+                    local.station().retract(progress::HOOKS_DONE);
+                    self.spawn_hooks(local);
+                    return true;
+                }
                 let over = self.hooks.as_ref().is_none_or(JoinHandle::is_finished);
                 if over && !done {
                     self.stage = Stage::Hooks { done: true };
@@ -179,10 +187,7 @@ impl CoreStop {
             Stage::Running | Stage::Over => None,
             Stage::Draining { quiet: true } | Stage::Hooks { .. } => io.drain_wake_ns(),
             Stage::Draining { quiet: false } => {
-                let quiet_ns = self.deadlines.quiet;
-                let since_ns = io.activity_ns.max(self.deadlines.start);
-                let quiet_at = since_ns.saturating_add(quiet_ns);
-                let quiet_at = (quiet_at > io.now_ns).then_some(quiet_at);
+                let quiet_at = self.quiet_at_ns(io.activity_ns);
                 io.drain_wake_ns().into_iter().chain(quiet_at).min()
             }
             Stage::Closing { cut_ns } if io.now_ns < cut_ns => Some(cut_ns),
@@ -202,7 +207,7 @@ impl CoreStop {
         let mut context = Context::from_waker(Waker::noop());
         let error = match Pin::new(&mut main).poll(&mut context) {
             Poll::Pending | Poll::Ready(Ok(Ok(()))) => None,
-            Poll::Ready(Ok(Err(error))) => Some(error.to_string()),
+            Poll::Ready(Ok(Err(error))) => Some(words_of(error)),
             Poll::Ready(Err(error)) if error.is_dropped() => None,
             Poll::Ready(Err(error)) => Some(match error.into_panic() {
                 Ok(payload) => format!("the main future panicked: {}", panic_text(&*payload)),
@@ -255,15 +260,29 @@ impl CoreStop {
             && local.station().mailbox.is_empty()
     }
 
+    /// When this core will have been quiescent, without a break and without activity, for the
+    /// quiet period (ns); `None` while something is left to wait for.
+    fn quiet_at_ns(&self, activity_ns: u64) -> Option<u64> {
+        let since_ns = self.quiescent_since_ns?;
+        // From the trigger at the earliest, but with no quiet asked for it is reached at once.
+        let since_ns = since_ns.max(activity_ns).max(self.deadlines.start);
+        Some(since_ns.saturating_add(self.deadlines.quiet))
+    }
+
     /// Tells the coordinator when quiet is reached, and takes it back when it is broken.
     fn look_for_quiet(&mut self, local: &Local, was_quiet: bool) {
         let (now_ns, activity_ns) = {
             let io = local.io.borrow();
             (io.now_ns, io.activity_ns)
         };
-        let since_ns = activity_ns.max(self.deadlines.start);
-        let quiet = CoreStop::is_quiescent(local)
-            && now_ns >= since_ns.saturating_add(self.deadlines.quiet);
+        if CoreStop::is_quiescent(local) {
+            self.quiescent_since_ns.get_or_insert(now_ns);
+        } else {
+            self.quiescent_since_ns = None;
+        }
+        let quiet = self
+            .quiet_at_ns(activity_ns)
+            .is_some_and(|at_ns| now_ns >= at_ns);
         let station = local.station();
         if !quiet {
             station.break_quiet();
@@ -288,7 +307,7 @@ impl CoreStop {
         self.name_stragglers(local);
         {
             let mut io = local.io.borrow_mut();
-            io.begin_all_sweeps();
+            io.begin_last_sweeps();
             io.cut_all(|origin| origin == Origin::Accepted);
         }
         local.tasks.drop_all(&Kind::is_essential);
@@ -319,28 +338,39 @@ impl CoreStop {
     /// Begins to run the hooks, also when there is none.
     fn run_hooks(&mut self, local: &Rc<Local>) {
         if matches!(self.stage, Stage::Running | Stage::Draining { .. }) {
-            self.stage = Stage::Hooks { done: false };
-            let run = hooks::run_all(local.clone());
-            let site = std::panic::Location::caller();
-            self.hooks = local.spawn(run, Kind::Hook, site).ok();
+            self.spawn_hooks(local);
         }
+    }
+
+    /// Starts the task that runs the hooks.
+    fn spawn_hooks(&mut self, local: &Rc<Local>) {
+        self.stage = Stage::Hooks { done: false };
+        let run = hooks::run_all(local.clone());
+        let site = std::panic::Location::caller();
+        self.hooks = local.spawn(run, Kind::Hook, site).ok();
     }
 
     /// Closing begins: nothing new is taken, and everything that is there is ended.
     fn close(&mut self, local: &Rc<Local>) {
-        if self.is_closing() {
+        let began = self.is_closing();
+        let cut_ns = self.closing_cut_ns(local.io.borrow().now_ns);
+        // Also when it began before: the deadline may have moved.
+        self.stage = Stage::Closing { cut_ns };
+        if began {
             return;
         }
-        let now_ns = local.io.borrow().now_ns;
-        let hard_ns = self.deadlines.hard.max(now_ns);
-        let tail_ns = ns(CLOSING_TAIL).min((hard_ns - now_ns) / 2);
-        self.stage = Stage::Closing {
-            cut_ns: hard_ns - tail_ns,
-        };
         self.end_work(local);
         let mut io = local.io.borrow_mut();
-        io.begin_all_sweeps();
-        io.driver.cancel_own();
+        io.begin_all_closes();
+        io.begin_last_sweeps();
+        io.driver.cancel_slots();
+    }
+
+    /// When Closing resets what has not closed by itself (ns): a little before its end, for the
+    /// completions of the reset must still be reaped.
+    fn closing_cut_ns(&self, now_ns: u64) -> u64 {
+        let hard_ns = self.deadlines.hard.max(now_ns);
+        hard_ns - ns(CLOSING_TAIL).min((hard_ns - now_ns) / 2)
     }
 
     /// Ends letters, tasks, hooks and timers; user code runs in their destructors only.
@@ -366,6 +396,10 @@ impl CoreStop {
             io.cut_all(|_| true);
         }
         let _windows_are_over = io.step_drain();
+        if io.is_empty() {
+            // Last of all, for until then the coordinator's orders must wake this core.
+            io.driver.unwatch_alarm();
+        }
         let emptied = io.driver.in_flight() == 0 && io.is_empty();
         if !emptied && !self.seen.gives_up() {
             return;
@@ -384,6 +418,8 @@ impl CoreStop {
             start_ns: local.shared.orders.deadlines().start,
             ended_ns: self.ended_ns,
         };
+        let mut stragglers = std::mem::take(&mut self.stragglers);
+        stragglers.append(&mut local.io.borrow_mut().take_refused());
         let outcome = match self.main_error {
             Some(_) => CoreOutcome::Failed,
             None => CoreOutcome::Finished,
@@ -391,7 +427,7 @@ impl CoreStop {
         CoreReport {
             outcome,
             error: self.main_error.take(),
-            stragglers: std::mem::take(&mut self.stragglers),
+            stragglers,
             ..report::of(local, &facts)
         }
     }
@@ -402,7 +438,7 @@ impl CoreStop {
         self.end_work(local);
         let mut io = local.io.borrow_mut();
         io.cut_all(|_| true);
-        io.begin_all_sweeps();
+        io.begin_last_sweeps();
         io.driver.cancel_own();
         for _ in 0..LAST_ROUNDS {
             if io.driver.in_flight() == 0 || io.driver.enter(Wait::AtMost(LAST_WAIT)).is_err() {
@@ -415,4 +451,12 @@ impl CoreStop {
         self.stage = Stage::Over;
         self.ended_ns = local.now_ns();
     }
+}
+
+/// A main's error in words. Its Display and its destructor may be a user's, and may panic.
+fn words_of(error: std::io::Error) -> String {
+    let mut words = "an error that panicked when it was to be shown".to_owned();
+    quietly(|| words = error.to_string());
+    quietly(|| drop(error));
+    words
 }

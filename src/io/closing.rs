@@ -16,7 +16,6 @@
 
 use std::io;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::conn::{Conn, Incoming, Origin, Recv};
 use super::tally::End;
@@ -45,14 +44,14 @@ pub(crate) enum Stage {
 /// How a peer that is slow to take what it is owed is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Linger {
-    /// What the peer had not acknowledged when it was last looked at, queued bytes included.
-    owed: u64,
-    /// When `owed` last went down (ns).
+    /// What the peer had acknowledged when it was last looked at; `None` before the first look.
+    acked: Option<u64>,
+    /// When `acked` last went up, and at first when closing began (ns).
     progress_ns: u64,
+    /// When our FIN was sent (ns); 0 before.
+    fin_ns: u64,
     /// The wait before the next look; doubles up to `LINGER_CHECK_MAX` (ns).
     check_ns: u64,
-    /// How long nothing must come from the peer before silence is taken for its end (ns).
-    quiet_ns: u64,
 }
 
 /// How it ended, and what was lost.
@@ -64,6 +63,17 @@ pub(crate) struct Last {
     unsent: u64,
     /// Bytes the peer never acknowledged.
     unacked: u64,
+}
+
+impl Last {
+    /// An end that lost nothing.
+    fn clean(end: End) -> Last {
+        Last {
+            end,
+            unsent: 0,
+            unacked: 0,
+        }
+    }
 }
 
 impl Stage {
@@ -118,11 +128,14 @@ impl Io {
         conn.inbound.clear();
         conn.inbound_bytes = 0;
         conn.stage = Stage::Flushing(Linger {
-            owed: u64::MAX,
+            acked: None,
             progress_ns: now_ns,
+            fin_ns: 0,
             check_ns: ns(LINGER_CHECK_MIN),
-            quiet_ns: ns(LINGER_QUIET_MIN),
         });
+        // A receive that was stopped by the limit goes on: a peer that writes before it reads
+        // would otherwise wait for us as we wait for it.
+        self.arm_recv(index);
         self.step_closing(index);
     }
 
@@ -152,9 +165,54 @@ impl Io {
 
     /// Sends our FIN now and keeps receiving. Only after a flush.
     pub(crate) fn finish_writing(&mut self, index: u32) -> io::Result<()> {
-        match self.conns.get(index as usize).and_then(Conn::borrow) {
-            Some(fd) => socket::shutdown_write(fd),
-            None => Err(super::errors::closed()),
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return Err(super::errors::closed());
+        };
+        let Some(fd) = conn.borrow() else {
+            return Err(super::errors::closed());
+        };
+        socket::shutdown_write(fd)?;
+        conn.fin_sent = true;
+        Ok(())
+    }
+
+    /// Closes every connection that is open, whoever holds it: Closing has begun.
+    pub(crate) fn begin_all_closes(&mut self) {
+        let open: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.stage == Stage::Open)
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in open {
+            self.begin_close(index);
+        }
+    }
+
+    /// Counts every accepted connection that is not closed as abandoned: the core's time is over.
+    pub(super) fn count_open_as_abandoned(&mut self) {
+        let open: Vec<u32> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| !conn.is_closed())
+            .map(|(index, _)| index as u32)
+            .collect();
+        for index in open {
+            let last = self.losses(index, End::Abandoned);
+            let Some(conn) = self.conn(index) else {
+                continue;
+            };
+            let unsent = conn.outbound.bytes() as u64;
+            let accepted = conn.origin == Origin::Accepted;
+            let last = match conn.stage {
+                Stage::Ending(last) => last,
+                _ => last,
+            };
+            conn.stage = Stage::Closed(last);
+            self.tally.lost(unsent, last.unacked);
+            if accepted {
+                self.tally.closed(last.end);
+            }
         }
     }
 
@@ -213,8 +271,9 @@ impl Io {
             // ENOTCONN: the peer has reset it; the receive's completion says so too.
             let _reset = socket::shutdown_write(fd);
         }
+        conn.fin_sent = true;
         conn.stage = Stage::FinSent(Linger {
-            progress_ns: now_ns,
+            fin_ns: now_ns,
             ..linger
         });
         self.arm_recv(index);
@@ -230,28 +289,27 @@ impl Io {
         };
         let fin_sent = matches!(conn.stage, Stage::FinSent(_));
         let owed = conn.outbound.bytes() as u64 + unacked;
-        let silent_ns = now_ns.saturating_sub(conn.active_ns.max(linger.progress_ns));
+        let end = conn.orderly_end();
         // With the peer's FIN here, only our own may be unacknowledged: nothing is left to lose.
-        let all_theirs = conn.incoming == Incoming::Ended && owed <= 1;
-        if fin_sent && (all_theirs || (owed == 0 && silent_ns >= linger.quiet_ns)) {
-            let end = conn.orderly_end();
-            return self.end(
-                index,
-                Last {
-                    end,
-                    unsent: 0,
-                    unacked: 0,
-                },
-            );
+        if fin_sent && conn.incoming == Incoming::Ended && owed <= 1 {
+            return self.end(index, Last::clean(end));
         }
-        let cap_ns = linger.progress_ns.saturating_add(self.linger_ns);
-        if owed < linger.owed {
-            if linger.owed == u64::MAX && fin_sent {
-                linger.quiet_ns = self.quiet_ns(index);
-            }
-            linger.owed = owed;
+        let transfer = conn
+            .borrow()
+            .and_then(|fd| socket::transfer(fd).ok())
+            .unwrap_or_default();
+        let quiet_ns = ns(LINGER_QUIET_MIN.max(2 * transfer.round_trip));
+        let silent_since_ns = conn.active_ns.max(linger.fin_ns);
+        let silent_ns = now_ns.saturating_sub(silent_since_ns);
+        if fin_sent && owed == 0 && silent_ns >= quiet_ns {
+            return self.end(index, Last::clean(end));
+        }
+        // What is owed says nothing here: a send in flight refills the socket as fast as the peer
+        // empties it.
+        if linger.acked.is_none_or(|acked| transfer.acked > acked) {
+            linger.acked = Some(transfer.acked);
             linger.progress_ns = now_ns;
-        } else if now_ns >= cap_ns {
+        } else if now_ns >= linger.progress_ns.saturating_add(self.linger_ns) {
             return self.cut(index, End::Abandoned);
         }
         let look_ns = now_ns + linger.check_ns;
@@ -267,27 +325,19 @@ impl Io {
         self.set_conn_timer(index, look_ns.min(cap_ns));
     }
 
-    /// How long a peer that has acknowledged our FIN must be silent.
-    fn quiet_ns(&self, index: u32) -> u64 {
-        let round_trip = self
-            .conns
-            .get(index as usize)
-            .and_then(Conn::borrow)
-            .and_then(|fd| socket::round_trip(fd).ok())
-            .unwrap_or(Duration::ZERO);
-        ns(LINGER_QUIET_MIN.max(2 * round_trip))
-    }
-
-    /// What is lost if the connection ends now.
+    /// What is lost if the connection ends now; what is unsent is known only when no send is in
+    /// flight any more ([`finish`](Io::finish)).
     fn losses(&self, index: u32, end: End) -> Last {
         let unacked = self.unacknowledged(index);
-        let conn = self.conns.get(index as usize);
-        let fin = conn.is_some_and(|conn| matches!(conn.stage, Stage::FinSent(_)));
+        let fin_sent = self
+            .conns
+            .get(index as usize)
+            .is_some_and(|conn| conn.fin_sent);
         Last {
             end,
-            unsent: conn.map_or(0, |conn| conn.outbound.bytes() as u64),
+            unsent: 0,
             // The FIN counts as one byte in the kernel's sum and is none of ours.
-            unacked: unacked.saturating_sub(u64::from(fin)),
+            unacked: unacked.saturating_sub(u64::from(fin_sent)),
         }
     }
 
@@ -317,12 +367,13 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        let Stage::Ending(last) = conn.stage else {
+        let Stage::Ending(mut last) = conn.stage else {
             return;
         };
         if conn.in_kernel() {
             return;
         }
+        last.unsent = conn.outbound.bytes() as u64;
         conn.stage = Stage::Closed(last);
         drop(conn.fd.take());
         conn.inbound.clear();
@@ -334,8 +385,9 @@ impl Io {
         self.wakers.extend(conn.reader.take());
         self.wakers.extend(conn.writer.take());
         self.fds_freed = true;
+        self.tally.lost(last.unsent, last.unacked);
         if conn.origin == Origin::Accepted {
-            self.tally.closed(last.end, last.unsent, last.unacked);
+            self.tally.closed(last.end);
         }
         if conn.handles == 0 {
             self.free(index);

@@ -125,6 +125,8 @@ pub(crate) struct Conn {
     pub(super) in_request: bool,
     /// Whether the stop has told the handler that nothing more will come.
     pub(super) told: bool,
+    /// Whether our FIN is sent.
+    pub(super) fin_sent: bool,
     /// Whether the peer's FIN had come when closing began.
     pub(super) peer_first: bool,
     /// Its one timer: the drain's while open, the linger's while closing.
@@ -158,6 +160,7 @@ impl Conn {
             between: false,
             in_request: false,
             told: false,
+            fin_sent: false,
             peer_first: false,
             timer: None,
         }
@@ -183,8 +186,11 @@ impl Conn {
         if let Some(failure) = self.write_failure {
             return Err(super::errors::write_failed(failure.errno, failure.taken));
         }
+        if let Incoming::Failed(errno) = self.incoming {
+            return Err(super::errors::write_failed(errno, self.taken));
+        }
         match self.stage {
-            Stage::Open => Ok(()),
+            Stage::Open if !self.fin_sent => Ok(()),
             _ => Err(super::errors::closed()),
         }
     }
@@ -239,6 +245,7 @@ impl Io {
             Incoming::Ended => Poll::Ready(Ok(Chunk::empty())),
             Incoming::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
             Incoming::Open if conn.told => Poll::Ready(Ok(Chunk::empty())),
+            Incoming::Open if conn.stage.is_over() => Poll::Ready(Err(super::errors::closed())),
             Incoming::Open => {
                 park(&mut conn.reader, context, &mut self.spent_wakers);
                 Poll::Pending
@@ -282,6 +289,9 @@ impl Io {
             Incoming::Ended => return Poll::Ready(Ok(false)),
             Incoming::Failed(errno) => {
                 return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+            }
+            Incoming::Open if conn.stage.is_over() => {
+                return Poll::Ready(Err(super::errors::closed()));
             }
             Incoming::Open => {}
         }
@@ -340,8 +350,9 @@ impl Io {
             other => other,
         };
         match self.conns.get_mut(index as usize) {
-            Some(conn) => conn.outbound.push(segment),
-            None => self.spent_segments.push(segment),
+            Some(conn) if !segment.is_empty() => conn.outbound.push(segment),
+            // Dropped when the borrow is over: the memory may have a user's destructor.
+            _ => self.spent_segments.push(segment),
         }
         self.mark_dirty(index);
     }
@@ -371,6 +382,12 @@ impl Io {
         if let Some(failure) = conn.write_failure {
             let error = super::errors::write_failed(failure.errno, failure.taken);
             return Poll::Ready(Err(error));
+        }
+        if let Incoming::Failed(errno) = conn.incoming {
+            return Poll::Ready(Err(super::errors::write_failed(errno, conn.taken)));
+        }
+        if conn.stage.is_over() {
+            return Poll::Ready(Err(super::errors::closed()));
         }
         if conn.outbound.bytes() == 0 && conn.send.is_none() {
             return Poll::Ready(Ok(()));

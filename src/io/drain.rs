@@ -29,7 +29,7 @@ use crate::clock::ns;
 use crate::config::{
     DRAIN_BATCH, HANDSHAKE_RECENT, SWEEP_MOST, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN, WINDOW_TTL_MIN,
 };
-use crate::report::Gate;
+use crate::report::{Gate, Straggler};
 use crate::ring::sys::socket;
 
 /// Where in the stop a listener is. See the module's diagram.
@@ -60,6 +60,15 @@ pub(crate) struct Draining {
     to_tell: VecDeque<u32>,
 }
 
+/// What a gate adds to the wait for a first byte (ns): the hop-count gate drops what a client
+/// sends before the accept, and the client sends it again 200 ms later.
+fn first_byte_min_ns(gate: Gate) -> u64 {
+    match gate {
+        Gate::MinTtl => ns(WINDOW_TTL_MIN),
+        Gate::Bpf | Gate::None => 0,
+    }
+}
+
 impl Io {
     /// The drain begins: gates down, windows open, every accepted connection on the list.
     pub(crate) fn begin_drain(&mut self, idle_grace: Duration) {
@@ -75,15 +84,11 @@ impl Io {
         let mut late_first_byte_ns = ns(WINDOW_MIN);
         for index in listeners {
             let (window_ns, gate) = self.close_gate(index);
-            let slow_gate = if gate == Gate::MinTtl {
-                ns(WINDOW_TTL_MIN)
-            } else {
-                0
-            };
+            let with_gate_ns = window_ns.max(first_byte_min_ns(gate));
             if window_ns > 0 {
-                first_byte_ns = first_byte_ns.max(window_ns).max(slow_gate);
+                first_byte_ns = first_byte_ns.max(with_gate_ns);
             }
-            late_first_byte_ns = late_first_byte_ns.max(window_ns).max(slow_gate);
+            late_first_byte_ns = late_first_byte_ns.max(with_gate_ns);
         }
         let to_tell = self
             .conns
@@ -103,8 +108,13 @@ impl Io {
     /// A listener that comes while the drain is under way drains like those before it: its first
     /// clients may be in its backlog already.
     pub(super) fn join_drain(&mut self, index: u32) {
-        if self.draining.is_some() {
-            self.close_gate(index);
+        if self.draining.is_none() {
+            return;
+        }
+        let (window_ns, gate) = self.close_gate(index);
+        if let Some(draining) = &mut self.draining {
+            let first_byte_ns = window_ns.max(first_byte_min_ns(gate));
+            draining.late_first_byte_ns = draining.late_first_byte_ns.max(first_byte_ns);
         }
     }
 
@@ -141,10 +151,6 @@ impl Io {
             .iter()
             .filter_map(|(_, listener)| match listener.drain {
                 Drain::Window { until_ns } => Some(until_ns),
-                // Emptying the backlog ran into the descriptor limit.
-                Drain::Sweep if listener.accept == Accept::Off => {
-                    Some(self.now_ns + ns(SWEEP_RETRY))
-                }
                 _ => None,
             })
             .min()
@@ -157,8 +163,10 @@ impl Io {
             .all(|(_, listener)| listener.fd.is_none())
     }
 
-    /// Ends listening for good, whatever is in the backlog: for the end of a core.
-    pub(crate) fn begin_all_sweeps(&mut self) {
+    /// Ends listening for good: what can be taken of the backlogs is taken, and closed in order;
+    /// for the cut and the end of a core.
+    pub(crate) fn begin_last_sweeps(&mut self) {
+        self.last_sweep = true;
         let listeners: Vec<u32> = self
             .listeners
             .iter()
@@ -168,6 +176,11 @@ impl Io {
             self.close_untaken(index);
             self.begin_sweep(index);
         }
+    }
+
+    /// Takes the list of listeners that were closed with clients in their backlog.
+    pub(crate) fn take_refused(&mut self) -> Vec<Straggler> {
+        std::mem::take(&mut self.refused)
     }
 }
 
@@ -207,7 +220,6 @@ impl Io {
         };
         match listener.drain {
             Drain::Window { until_ns } if now_ns >= until_ns => self.begin_sweep(index),
-            Drain::Sweep if listener.accept == Accept::Off => self.sweep(index),
             _ => {}
         }
     }
@@ -258,7 +270,36 @@ impl Io {
         }
         if !again {
             self.close_listener(index);
+        } else if self.last_sweep {
+            self.refuse_backlog(index);
+        } else {
+            self.sweep_later(index);
         }
+    }
+
+    /// The descriptors ran out in the middle of a sweep: it goes on when some are free.
+    fn sweep_later(&mut self, index: u32) {
+        let at_ns = self.now_ns + ns(SWEEP_RETRY);
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            let timer = self.wheel.insert(tick(at_ns), Timer::Accept { index });
+            listener.accept = Accept::Backoff(timer);
+        }
+    }
+
+    /// The descriptors ran out and so has the time: whoever is in the backlog is refused, and the
+    /// report says so.
+    fn refuse_backlog(&mut self, index: u32) {
+        if let Some(listener) = self.listeners.get(index as usize) {
+            self.refused.push(Straggler {
+                kind: "listener".to_owned(),
+                name: listener.address.to_string(),
+                spawned_at: None,
+                detail: "closed with clients in its backlog: no file descriptor was left to \
+                         accept them"
+                    .to_owned(),
+            });
+        }
+        self.close_listener(index);
     }
 
     /// Closes the socket.

@@ -120,6 +120,8 @@ impl Io {
         if conn.stage == Stage::Open {
             self.resume_recv(index);
         } else {
+            // What still comes must be read: unread bytes would make the close a reset.
+            self.arm_recv(index);
             self.step_closing(index);
         }
     }
@@ -216,7 +218,8 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        let (false, None, Some(fd)) = (conn.is_dead(), conn.send, conn.raw()) else {
+        let mute = conn.is_dead() || conn.stage.is_over();
+        let (false, None, Some(fd)) = (mute, conn.send, conn.raw()) else {
             return;
         };
         let Some(sqe) = conn.outbound.seal(fd) else {
@@ -256,12 +259,14 @@ impl Io {
                 taken,
             });
             self.wakers.extend(conn.reader.take());
+            self.wakers.extend(conn.writer.take());
         }
         if conn.outbound.bytes() < HIGH_WATER_BYTES {
             self.wakers.extend(conn.writer.take());
         }
         let open = conn.stage == Stage::Open;
-        if conn.outbound.bytes() > 0 {
+        let over = conn.stage.is_over();
+        if conn.outbound.bytes() > 0 && !over {
             self.make_send(token.index);
         }
         if !open {

@@ -24,7 +24,7 @@ use super::drain::Drain;
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
-use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE};
+use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE, ACCEPT_WAITERS};
 use crate::report::Gate;
 use crate::ring::driver::Completion;
 use crate::ring::port::Sqe;
@@ -45,6 +45,15 @@ pub(super) enum Accept {
     Backoff(Key),
 }
 
+/// The name of a listener's record. It outlives the record, and names no other.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ListenerId {
+    /// Its place; another record's once this one is gone.
+    pub(crate) index: u32,
+    /// See [`Listener`].
+    id: u64,
+}
+
 /// One listening socket of this core.
 #[derive(Debug)]
 pub(crate) struct Listener {
@@ -54,6 +63,8 @@ pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     /// Live handles.
     pub(super) handles: u32,
+    /// Tells it from every other listener this core ever had.
+    id: u64,
     /// The accept.
     pub(super) accept: Accept,
     /// Accepted connections that nobody has taken, oldest first.
@@ -86,11 +97,14 @@ impl Listener {
 /// The user side of listening.
 impl Io {
     /// Makes a record for a listening socket and begins to accept.
-    pub(crate) fn listen(&mut self, fd: OwnedFd, address: SocketAddr) -> u32 {
+    pub(crate) fn listen(&mut self, fd: OwnedFd, address: SocketAddr) -> ListenerId {
+        self.last_listener += 1;
+        let id = self.last_listener;
         let index = self.listeners.insert(Listener {
             fd: Some(fd),
             address,
             handles: 1,
+            id,
             accept: Accept::Off,
             queue: VecDeque::new(),
             wakers: Vec::new(),
@@ -105,13 +119,18 @@ impl Io {
         let index = index as u32;
         self.arm_accept(index);
         self.join_drain(index);
-        index
+        ListenerId { index, id }
     }
 
-    /// A further handle is made to the record.
-    pub(crate) fn add_listener_handle(&mut self, index: u32) {
-        if let Some(listener) = self.listeners.get_mut(index as usize) {
-            listener.handles += 1;
+    /// Makes a further handle to the record, if it is still there and in use.
+    #[must_use]
+    pub(crate) fn add_listener_handle(&mut self, name: ListenerId) -> bool {
+        match self.listeners.get_mut(name.index as usize) {
+            Some(listener) if listener.id == name.id && listener.handles > 0 => {
+                listener.handles += 1;
+                true
+            }
+            _ => false,
         }
     }
 
@@ -137,12 +156,13 @@ impl Io {
         if listener.drain == Drain::Done {
             return Poll::Ready(Ok(None));
         }
-        if !listener
-            .wakers
-            .iter()
-            .any(|waker| waker.will_wake(context.waker()))
-        {
-            listener.wakers.push(context.waker().clone());
+        let waker = context.waker();
+        if !listener.wakers.iter().any(|parked| parked.will_wake(waker)) {
+            listener.wakers.push(waker.clone());
+        }
+        if listener.wakers.len() > ACCEPT_WAITERS {
+            // Most of these wait no more: whoever does comes back, the others are let go.
+            self.wakers.append(&mut listener.wakers);
         }
         Poll::Pending
     }
@@ -239,7 +259,17 @@ impl Io {
             None => self.on_accept_error(token.index, -result),
         }
         if !more {
-            self.arm_accept(token.index);
+            self.after_last_accept(token.index);
+        }
+    }
+
+    /// The accept is out of the kernel: a listener that closes takes its backlog, another arms
+    /// again.
+    fn after_last_accept(&mut self, index: u32) {
+        match self.listeners.get(index as usize) {
+            Some(listener) if listener.drain == Drain::Sweep => self.sweep(index),
+            Some(_) => self.arm_accept(index),
+            None => {}
         }
     }
 
@@ -256,8 +286,8 @@ impl Io {
             gate::open_accepted(fd.as_fd(), listener.address.is_ipv6());
         }
         // The handshake's own measurement: nothing else was sent on this connection yet.
-        if let Ok(round_trip) = socket::round_trip(fd.as_fd()) {
-            listener.handshake_ns = listener.handshake_ns.max(ns(round_trip));
+        if let Ok(transfer) = socket::transfer(fd.as_fd()) {
+            listener.handshake_ns = listener.handshake_ns.max(ns(transfer.round_trip));
         }
         let orphaned = listener.handles == 0;
         let conn = self.adopt(fd, Origin::Accepted);
@@ -308,7 +338,7 @@ impl Io {
             if let Accept::Backoff(timer) = listener.accept {
                 self.wheel.cancel(timer);
                 listener.accept = Accept::Off;
-                self.arm_accept(index);
+                self.after_last_accept(index);
             }
         }
     }

@@ -27,6 +27,7 @@ use slab::Slab;
 use crate::clock::ns;
 use crate::config::TIMER_BUDGET;
 use crate::panics::quietly;
+use crate::report::Straggler;
 use crate::ring::driver::{Completion, Driver};
 use crate::ring::token::{Generations, Kind};
 use crate::wheel::Wheel;
@@ -55,7 +56,7 @@ pub(crate) struct Io {
     pub(crate) activity_ns: u64,
     /// Delayed spawns in the wheel.
     pub(crate) delayed_spawns: usize,
-    /// Timers that fired.
+    /// Delayed spawns that began.
     pub(crate) timers_fired: u64,
     /// The drain, once it has begun.
     draining: Option<Draining>,
@@ -67,6 +68,12 @@ pub(crate) struct Io {
     dirty: Vec<u32>,
     /// Records whose receive ran out of buffers, longest first.
     starved: VecDeque<u32>,
+    /// The last listener's id.
+    last_listener: u64,
+    /// From a deadline on, a listener whose backlog cannot be taken is closed all the same.
+    last_sweep: bool,
+    /// Listeners that were closed with clients in their backlog.
+    refused: Vec<Straggler>,
     /// Descriptors were closed since listeners that want one were last looked at.
     fds_freed: bool,
     /// To be woken when the borrow is over.
@@ -136,6 +143,9 @@ impl Io {
             generations: Generations::default(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
+            last_listener: 0,
+            last_sweep: false,
+            refused: Vec::new(),
             fds_freed: false,
             wakers: Vec::new(),
             spent_wakers: Vec::new(),
@@ -173,11 +183,11 @@ impl Io {
             let Some(timer) = self.wheel.pop_expired() else {
                 return;
             };
-            self.timers_fired += 1;
             match timer {
                 Timer::Wake(waker) | Timer::Interval(waker) => self.wakers.push(waker),
                 Timer::Spawn(spawn) => {
                     self.delayed_spawns -= 1;
+                    self.timers_fired += 1;
                     leftovers.spawns.push(spawn);
                 }
                 Timer::Conn { index } => self.on_conn_timer(index),
@@ -188,8 +198,6 @@ impl Io {
 
     /// A connection's one timer is due.
     fn on_conn_timer(&mut self, index: u32) {
-        // The books count what users ask for; this one is the runtime's own.
-        self.timers_fired -= 1;
         if let Some(conn) = self.conn(index) {
             conn.timer = None;
             if conn.stage == closing::Stage::Open {
@@ -220,9 +228,19 @@ impl Io {
     /// Takes every timer but the connections' own out of the wheel, to be dropped outside of the
     /// borrow.
     pub(crate) fn end_all_timers(&mut self) -> Vec<Timer> {
-        self.delayed_spawns = 0;
-        self.wheel
-            .extract(&mut |_, timer| !matches!(timer, Timer::Conn { .. }))
+        let mut ended = self
+            .wheel
+            .extract(&mut |_, timer| !matches!(timer, Timer::Conn { .. }));
+        // What is due and was not reached by the budget is in no slot of the wheel any more.
+        while let Some(timer) = self.wheel.pop_expired() {
+            match timer {
+                Timer::Conn { index } => self.on_conn_timer(index),
+                other => ended.push(other),
+            }
+        }
+        let spawn = |timer: &&Timer| matches!(timer, Timer::Spawn(_));
+        self.delayed_spawns -= ended.iter().filter(spawn).count();
+        ended
     }
 
     /// Whether every connection and every listener is closed.
@@ -233,6 +251,7 @@ impl Io {
     /// Closes the ring. How many operations the kernel still held: if there are any, all they may
     /// touch is leaked on purpose, the sockets too.
     pub(crate) fn close(&mut self) -> u64 {
+        self.count_open_as_abandoned();
         let leaked = self.driver.close();
         if leaked > 0 {
             std::mem::forget(std::mem::take(&mut self.conns));

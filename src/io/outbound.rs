@@ -35,6 +35,11 @@ pub(crate) enum Segment {
 }
 
 impl Segment {
+    /// Whether there is nothing to send.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes().is_empty()
+    }
+
     /// The memory.
     fn bytes(&self) -> &[u8] {
         match self {

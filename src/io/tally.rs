@@ -104,11 +104,17 @@ impl Tally {
         self.accepted += u64::from(self.stopping);
     }
 
-    /// An accepted connection is closed. What it leaves behind is lost.
-    pub(crate) fn closed(&mut self, end: End, unsent: u64, unacked: u64) {
+    /// An accepted connection is closed.
+    pub(crate) fn closed(&mut self, end: End) {
         self.open -= 1;
         if self.stopping {
             self.ends.count(end);
+        }
+    }
+
+    /// A connection is closed, accepted or outgoing: what it leaves behind is lost.
+    pub(crate) fn lost(&mut self, unsent: u64, unacked: u64) {
+        if self.stopping {
             self.unsent += unsent;
             self.unacked += unacked;
         }

@@ -54,13 +54,17 @@ impl Mailbox {
     }
 
     /// Posts a letter, or gives it back if the core takes none any more.
-    pub(crate) fn post(&self, letter: Letter) -> Result<(), Letter> {
+    ///
+    /// `sent` is the sender's count. It goes up before the owner can have closed the mailbox, so
+    /// no report misses a letter that was taken.
+    pub(crate) fn post(&self, letter: Letter, sent: &AtomicU64) -> Result<(), Letter> {
         // Acquire: pairs with `close`. Counting ourselves first is what makes the owner wait.
         let before = self.gate.fetch_add(1, Ordering::Acquire);
         if before & CLOSED != 0 {
             self.gate.fetch_sub(1, Ordering::Release);
             return Err(letter);
         }
+        sent.fetch_add(1, Ordering::Relaxed);
         self.received.fetch_add(1, Ordering::Relaxed);
         self.queue.push(Sealed(letter));
         // Release: the owner that sees us gone sees our letter.
@@ -114,9 +118,12 @@ mod tests {
         let ran = Arc::new(AtomicUsize::new(0));
         let inside = ran.clone();
         let letter = mailbox
-            .post(Box::new(move || {
-                inside.fetch_add(1, Ordering::Relaxed);
-            }))
+            .post(
+                Box::new(move || {
+                    inside.fetch_add(1, Ordering::Relaxed);
+                }),
+                &AtomicU64::new(0),
+            )
             .expect_err("the mailbox is closed");
         letter();
         assert_eq!(ran.load(Ordering::Relaxed), 1);
@@ -128,6 +135,7 @@ mod tests {
         for _ in 0..200 {
             let mailbox = mailbox();
             let ran = Arc::new(AtomicUsize::new(0));
+            let sent = AtomicU64::new(0);
             let accepted = std::thread::scope(|scope| {
                 let senders: Vec<_> = (0..4)
                     .map(|_| {
@@ -137,7 +145,7 @@ mod tests {
                                 let letter = Box::new(move || {
                                     ran.fetch_add(1, Ordering::Relaxed);
                                 });
-                                mailbox.post(letter).is_ok()
+                                mailbox.post(letter, &sent).is_ok()
                             };
                             (0..50).filter(post).count()
                         })
@@ -154,6 +162,7 @@ mod tests {
             });
             assert!(mailbox.is_empty(), "a letter came after the close");
             assert_eq!(ran.load(Ordering::Relaxed), accepted);
+            assert_eq!(sent.load(Ordering::Relaxed), accepted as u64);
         }
     }
 }

@@ -81,8 +81,9 @@ impl Op {
 impl Drop for Op {
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            let freed = self.local.io.borrow_mut().driver.abandon(&key);
-            drop(freed);
+            let mut spent = Vec::new();
+            let freed = self.local.io.borrow_mut().driver.abandon(&key, &mut spent);
+            drop((freed, spent));
         }
     }
 }

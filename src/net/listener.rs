@@ -16,6 +16,7 @@ use crate::config::LISTEN_BACKLOG;
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
+use crate::io::listener::ListenerId;
 use crate::net::TcpStream;
 use crate::sync::{Arc, Mutex, lock};
 
@@ -42,7 +43,7 @@ struct Group {
     /// Those no core has taken. The first one listens already.
     sockets: Mutex<Vec<OwnedFd>>,
     /// Which cores have taken one, and the record's place there.
-    taken: Mutex<Vec<(usize, u32)>>,
+    taken: Mutex<Vec<(usize, ListenerId)>>,
 }
 
 impl Listener {
@@ -99,26 +100,32 @@ impl Listener {
             "a core's listener is taken on that core"
         );
         let mut taken = lock(&self.group.taken);
-        if let Some((_, index)) = taken.iter().find(|(index, _)| *index == local.index) {
-            let index = *index;
-            local.io.borrow_mut().add_listener_handle(index);
-            return TcpListener {
-                local,
-                index,
-                address: self.group.address,
-                failed: None,
-            };
+        let name = taken
+            .iter()
+            .find(|(core, _)| *core == local.index)
+            .map(|(_, name)| *name);
+        if let Some(name) = name {
+            if local.io.borrow_mut().add_listener_handle(name) {
+                return TcpListener {
+                    local,
+                    index: name.index,
+                    address: self.group.address,
+                    failed: None,
+                };
+            }
+            // The core has let its socket go: it gets another one.
+            taken.retain(|(core, _)| *core != local.index);
         }
         // The first one listens already: whoever comes first takes it over with its backlog.
         let socket = lock(&self.group.sockets).pop();
-        let (index, failed) = match socket.map(listening).transpose() {
-            Ok(Some(socket)) => {
-                let index = local.io.borrow_mut().listen(socket, self.group.address);
-                taken.push((local.index, index));
-                (index, None)
+        let socket = socket.map_or_else(|| further(self.group.address), Ok);
+        let (index, failed) = match socket.and_then(listening) {
+            Ok(socket) => {
+                let name = local.io.borrow_mut().listen(socket, self.group.address);
+                taken.push((local.index, name));
+                (name.index, None)
             }
-            Ok(None) => (NO_RECORD, Some(libc::EMFILE)),
-            Err(error) => (NO_RECORD, error.raw_os_error()),
+            Err(error) => (NO_RECORD, error.raw_os_error().or(Some(libc::EINVAL))),
         };
         TcpListener {
             local,
@@ -154,13 +161,18 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Ow
         .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
     let mut sockets = Vec::with_capacity(count);
     for _ in 1..count {
-        let further = socket(address)?;
-        further.set_reuse_port(true)?;
-        further.bind(&bound.into())?;
-        sockets.push(OwnedFd::from(further));
+        sockets.push(further(bound)?);
     }
     sockets.push(OwnedFd::from(first));
     Ok((bound, sockets))
+}
+
+/// A further socket of an address that was bound, not listening yet.
+fn further(bound: SocketAddr) -> io::Result<OwnedFd> {
+    let further = socket(bound)?;
+    further.set_reuse_port(true)?;
+    further.bind(&bound.into())?;
+    Ok(further.into())
 }
 
 /// A socket for listening at `address`. What is accepted from it inherits TCP_NODELAY: writes of

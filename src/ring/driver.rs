@@ -62,6 +62,8 @@ pub(crate) struct Driver {
     alarm: Arc<EventFd>,
     /// The arming of the poll on `alarm`, while it is armed.
     wake: Option<Token>,
+    /// Whether the poll on `alarm` was called back for good.
+    unwatched: bool,
     /// The source of generations for the poll on `alarm`.
     wake_generations: Generations,
     /// Raw completions, kept for their memory; empty between reaps.
@@ -82,6 +84,7 @@ impl Driver {
             counts: OpCounts::default(),
             alarm,
             wake: None,
+            unwatched: false,
             wake_generations: Generations::default(),
             raw: Vec::new(),
         };
@@ -107,6 +110,10 @@ impl Driver {
     /// Hands one operation over. What `sqe` points to must stay until the final completion of
     /// `token`: the caller is a record or a slot, which do.
     pub(crate) fn submit(&mut self, sqe: Sqe, token: Token) {
+        if self.port.is_none() {
+            // Nothing is submitted any more: the caller's record is never looked at again.
+            return;
+        }
         self.counts.submitted += 1;
         self.queue(sqe, token.pack());
     }
@@ -241,7 +248,7 @@ impl Driver {
 
     /// Keeps the poll on the alarm armed.
     pub(crate) fn watch_alarm(&mut self) {
-        if self.wake.is_some() {
+        if self.wake.is_some() || self.unwatched {
             return;
         }
         let generation = self.wake_generations.advance();
@@ -268,10 +275,13 @@ impl Driver {
     }
 
     /// The future of a one-off operation is gone. Gives back what may be dropped now.
-    pub(crate) fn abandon(&mut self, key: &Key) -> Option<Lent> {
+    ///
+    /// The waker that was parked goes to `spent`: its destructor may be anything.
+    pub(crate) fn abandon(&mut self, key: &Key, spent: &mut Vec<Waker>) -> Option<Lent> {
         match self.slots.abandon(key)? {
             Abandoned::Freed(lent) => Some(lent),
-            Abandoned::Cancel(token) => {
+            Abandoned::Cancel(token, waker) => {
+                spent.extend(waker);
                 self.cancel(token);
                 None
             }
@@ -287,15 +297,35 @@ impl Driver {
         }
     }
 
-    /// Asks for the end of everything that is not a socket's: one-off operations and the alarm's
-    /// poll. One cancel each, by name; never one for all (that is quadratic in the kernel).
-    pub(crate) fn cancel_own(&mut self) {
+    /// Asks for the end of every one-off operation. One cancel each, by name; never one for all
+    /// (that is quadratic in the kernel).
+    pub(crate) fn cancel_slots(&mut self) {
         for token in self.slots.in_kernel() {
             self.cancel(token);
         }
+    }
+
+    /// Asks for the end of the poll on the alarm. From then on nothing wakes the core but
+    /// completions and time.
+    pub(crate) fn unwatch_alarm(&mut self) {
+        if let (Some(token), false) = (self.wake, self.unwatched) {
+            self.unwatched = true;
+            self.cancel(token);
+        }
+    }
+
+    /// Ends the poll on the alarm as the kernel may at any time.
+    #[cfg(test)]
+    pub(super) fn lose_alarm(&mut self) {
         if let Some(token) = self.wake {
             self.cancel(token);
         }
+    }
+
+    /// Asks for the end of everything that is not a socket's.
+    pub(crate) fn cancel_own(&mut self) {
+        self.cancel_slots();
+        self.unwatch_alarm();
     }
 
     /// Closes the ring and says how many operations the kernel still held. If there are any, all
@@ -321,10 +351,9 @@ impl Drop for Driver {
         }
         self.cancel_own();
         let mut batch = Vec::new();
-        for _ in 0..LAST_ROUNDS {
-            if self.in_flight() == 0 {
-                break;
-            }
+        let mut idle_rounds = 0;
+        while self.in_flight() > 0 && idle_rounds < LAST_IDLE_ROUNDS {
+            let held = self.in_flight();
             if self.enter(Wait::AtMost(LAST_WAIT)).is_err() {
                 break;
             }
@@ -334,13 +363,15 @@ impl Drop for Driver {
                     self.complete_slot(&completion, &mut Vec::new());
                 }
             }
+            idle_rounds += u32::from(self.in_flight() == held);
         }
         self.close();
     }
 }
 
-/// How often a dropped driver looks for completions.
-const LAST_ROUNDS: u32 = 20;
+/// How often a dropped driver looks for completions in vain. A round in which an operation ended
+/// does not count: a device may give the answers to its reads one at a time, and each ends a wait.
+const LAST_IDLE_ROUNDS: u32 = 20;
 
 /// How long a dropped driver waits for one completion.
 const LAST_WAIT: std::time::Duration = std::time::Duration::from_millis(5);

@@ -134,8 +134,8 @@ pub(crate) enum Completed {
 /// What abandoning an operation asks for.
 #[derive(Debug)]
 pub(crate) enum Abandoned {
-    /// It is in the kernel: cancel it.
-    Cancel(Token),
+    /// It is in the kernel: cancel it. The waker that was parked is to be dropped outside.
+    Cancel(Token, Option<Waker>),
     /// It was complete already; this is what it had lent.
     Freed(Lent),
 }
@@ -187,14 +187,16 @@ impl Slots {
     /// The future is gone. `None` if the operation is unknown, that is, over and looked at.
     pub(crate) fn abandon(&mut self, key: &Key) -> Option<Abandoned> {
         let slot = self.slot(key.index, key.generation)?;
-        match slot.state {
-            State::Waiting(_) => {
+        match &mut slot.state {
+            State::Waiting(waker) => {
+                let waker = waker.take();
                 slot.state = State::Abandoned;
-                Some(Abandoned::Cancel(Token {
+                let token = Token {
                     kind: Kind::Slot,
                     index: key.index,
                     generation: key.generation,
-                }))
+                };
+                Some(Abandoned::Cancel(token, waker))
             }
             State::Done(_) => {
                 let slot = self.table.remove(key.index as usize);

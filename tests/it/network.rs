@@ -135,7 +135,7 @@ async fn refused() -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())?;
     let address = socket.local_addr()?.as_socket().expect("an IPv4 address");
-    let error = TcpStream::connect(address).await.err().expect("refused");
+    let error = TcpStream::connect(address).await.expect_err("refused");
     assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED), "{error}");
     Ok(())
 }

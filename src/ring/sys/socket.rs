@@ -7,8 +7,17 @@ use std::time::Duration;
 
 use super::check;
 
-/// The smoothed round-trip time of a connected TCP socket.
-pub(crate) fn round_trip(fd: BorrowedFd<'_>) -> io::Result<Duration> {
+/// How a connected TCP socket is doing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Transfer {
+    /// The smoothed round-trip time.
+    pub(crate) round_trip: Duration,
+    /// Bytes the peer has acknowledged since the connection began, SYN and FIN included.
+    pub(crate) acked: u64,
+}
+
+/// See [`Transfer`].
+pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` is `size` writable bytes, and the kernel writes at most `size` of them.
@@ -23,7 +32,10 @@ pub(crate) fn round_trip(fd: BorrowedFd<'_>) -> io::Result<Duration> {
     })?;
     // SAFETY: zeroed at first; every bit pattern of this plain struct of integers is a value.
     let info = unsafe { info.assume_init() };
-    Ok(Duration::from_micros(u64::from(info.tcpi_rtt)))
+    Ok(Transfer {
+        round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
+        acked: info.tcpi_bytes_acked,
+    })
 }
 
 /// Bytes written to the socket that the peer's kernel has not acknowledged, a FIN counted as one.

@@ -71,18 +71,20 @@ fn an_alarm_rung_before_the_wait_ends_it() {
 }
 
 #[test]
-fn an_alarm_whose_poll_ended_is_watched_again() {
+fn an_alarm_that_was_called_back_stays_silent() {
     let (mut driver, alarm) = open_with_alarm();
-    for _ in 0..10 {
-        driver.cancel_own();
-        reap_until(&mut driver, "the end of the poll", |driver, _| {
-            driver.in_flight() == 0
-        });
-        driver.watch_alarm();
-        alarm.ring();
-        sleep_until_woken(&mut driver, &alarm);
-    }
-    close_empty(driver);
+    driver.unwatch_alarm();
+    driver.unwatch_alarm();
+    reap_until(&mut driver, "the end of the poll", |driver, _| {
+        driver.in_flight() == 0
+    });
+    driver.watch_alarm();
+    alarm.ring();
+    driver.enter(Wait::No).expect("the ring is open");
+    assert!(!driver.has_unseen());
+    assert_eq!(driver.in_flight(), 0);
+    assert_eq!(driver.counts().cancelled, 1, "called back once");
+    assert_eq!(driver.close(), 0);
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn abandon_many(driver: &mut Driver, pipe: &Pipe, quarantine: &Quarantine) {
         .collect();
     for key in keys {
         assert!(
-            driver.abandon(&key).is_none(),
+            driver.abandon(&key, &mut Vec::new()).is_none(),
             "what the kernel may hold is not given back"
         );
     }
@@ -94,7 +94,10 @@ fn operations_keep_their_order_when_they_have_to_wait_for_room() {
         "out of order: {sent:?}"
     );
     for key in keys {
-        assert!(driver.abandon(&key).is_some(), "complete, so given back");
+        assert!(
+            driver.abandon(&key, &mut Vec::new()).is_some(),
+            "complete, so given back"
+        );
     }
     assert_eq!(driver.slots().taken(), 0);
     close_empty(driver);
@@ -134,7 +137,7 @@ fn a_late_cancel_does_not_end_the_next_operation_of_its_slot() {
     driver.cancel(late);
     driver.enter(Wait::No).expect("the ring is open");
     assert!(
-        driver.abandon(&first).is_none(),
+        driver.abandon(&first, &mut Vec::new()).is_none(),
         "the old key opens nothing"
     );
     driver.enter(Wait::No).expect("the ring is open");
@@ -187,6 +190,21 @@ fn a_late_cancel_does_not_end_a_receive_that_was_armed_again() {
 }
 
 #[test]
+fn the_waker_of_an_abandoned_operation_comes_back_to_its_future() {
+    let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
+    let key = driver.start(read_of(&pipe.reader, quarantine.buffer(1)));
+    let mut context = Context::from_waker(Waker::noop());
+    let poll = driver.slots().poll(&key, &mut context, &mut Vec::new());
+    assert!(poll.is_pending());
+    let mut spent = Vec::new();
+    assert!(driver.abandon(&key, &mut spent).is_none(), "no receipt yet");
+    assert_eq!(spent.len(), 1);
+    settle(&mut driver);
+    assert_eq!(quarantine.freed(), 1);
+    close_empty(driver);
+}
+
+#[test]
 fn a_cancel_that_comes_after_the_completion_changes_nothing() {
     let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
     for _ in 0..100 {
@@ -196,7 +214,10 @@ fn a_cancel_that_comes_after_the_completion_changes_nothing() {
             .enter(Wait::AtMost(PATIENCE))
             .expect("the ring is open");
         assert!(driver.has_unseen(), "complete, and not reaped");
-        assert!(driver.abandon(&key).is_none(), "no receipt yet");
+        assert!(
+            driver.abandon(&key, &mut Vec::new()).is_none(),
+            "no receipt yet"
+        );
         settle(&mut driver);
     }
     assert_eq!(driver.slots().taken(), 0);

@@ -29,7 +29,10 @@ fn live_and_close() {
         .collect();
     driver.enter(Wait::No).expect("the ring is open");
     pipes[0].put();
-    drop(keys.pop().and_then(|key| driver.abandon(&key)));
+    drop(
+        keys.pop()
+            .and_then(|key| driver.abandon(&key, &mut Vec::new())),
+    );
     close_empty(driver);
     assert_eq!(quarantine.freed(), pipes.len());
 }
@@ -98,7 +101,7 @@ fn a_closed_driver_takes_calls_and_does_nothing() {
     driver.enter(Wait::Completion).expect("nothing to wait for");
     driver.reap(&mut Vec::new());
     assert!(!driver.has_unseen());
-    let freed = driver.abandon(&key);
+    let freed = driver.abandon(&key, &mut Vec::new());
     assert!(freed.is_some(), "a late future gets its buffer back");
     drop(freed);
     assert_eq!(quarantine.freed(), 1);

@@ -63,7 +63,10 @@ fn completions_that_find_their_queue_full_are_not_lost() {
     assert_eq!(counts.completed, MANY as u64);
     assert!(!driver.has_unseen());
     for key in keys {
-        assert!(driver.abandon(&key).is_some(), "complete, so given back");
+        assert!(
+            driver.abandon(&key, &mut Vec::new()).is_some(),
+            "complete, so given back"
+        );
     }
     assert_eq!(driver.slots().taken(), 0);
     close_empty(driver);
@@ -75,6 +78,31 @@ fn a_dropped_driver_frees_all_although_completions_overflow() {
     overflow(&mut driver, &quarantine);
     drop(driver);
     assert_eq!(quarantine.freed(), MANY);
+}
+
+#[test]
+fn a_dropped_driver_awaits_as_many_ends_as_there_are() {
+    let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
+    for _ in 0..MANY {
+        driver.start(read_of(&pipe.reader, quarantine.buffer(1)));
+    }
+    driver.enter(Wait::No).expect("the ring is open");
+    assert_eq!(driver.in_flight(), MANY as u64 + ALARM_ONLY);
+    drop(driver);
+    // One enter brings few ends: Linux 6.18 runs twenty pieces of deferred work in each.
+    assert_eq!(quarantine.freed(), MANY);
+}
+
+#[test]
+fn an_enter_that_does_not_sleep_runs_what_was_deferred() {
+    let (mut driver, pipe, quarantine) = (open(), Pipe::new(), Quarantine::default());
+    driver.start(read_of(&pipe.reader, quarantine.buffer(1)));
+    driver.enter(Wait::No).expect("the ring is open");
+    pipe.put();
+    assert!(!driver.has_unseen(), "nothing completes behind our back");
+    driver.enter(Wait::No).expect("the ring is open");
+    assert!(driver.has_unseen());
+    close_empty(driver);
 }
 
 #[test]
