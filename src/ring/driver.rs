@@ -314,14 +314,6 @@ impl Driver {
         }
     }
 
-    /// Ends the poll on the alarm as the kernel may at any time.
-    #[cfg(test)]
-    pub(super) fn lose_alarm(&mut self) {
-        if let Some(token) = self.wake {
-            self.cancel(token);
-        }
-    }
-
     /// Asks for the end of everything that is not a socket's.
     pub(crate) fn cancel_own(&mut self) {
         self.cancel_slots();
