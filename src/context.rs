@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::panic::Location;
 use std::rc::Rc;
 
+use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
 use crate::shared::{Shared, Station};
@@ -80,6 +81,21 @@ pub(crate) fn here() -> Rc<Local> {
              Runtime::run, or inside a task spawned from there"
         )
     })
+}
+
+/// Refuses to block on a core.
+pub(crate) fn not_on_a_core(call: &str, instead: &str) -> Result<(), Error> {
+    match current() {
+        None => Ok(()),
+        Some(local) => Err(Error::new(
+            ErrorKind::WrongThread,
+            format!(
+                "{call} would block core {}, and with it the stop that it waits for: {instead}, \
+                 or call it from a thread that is no core",
+                local.index
+            ),
+        )),
+    }
 }
 
 impl Local {

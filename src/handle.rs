@@ -7,9 +7,13 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use crate::context::{self, Local};
+use crate::error::{Error, ErrorKind, Result};
+use crate::guard::Guard;
 use crate::hooks::HookList;
 use crate::phase::Phase;
+use crate::phases::Phases;
 use crate::remote::RemoteHandle;
+use crate::report::Report;
 use crate::shared::{Request, Shared, progress};
 use crate::spawn::{self, Refused};
 use crate::sync::Arc;
@@ -137,6 +141,22 @@ impl std::fmt::Debug for Hook {
     }
 }
 
+/// A registered hook of the process. Dropping this changes nothing: the hook stays.
+#[derive(Debug)]
+pub struct ProcessHook {
+    /// The runtime it is registered at.
+    shared: Arc<Shared>,
+    /// Its name there.
+    id: u64,
+}
+
+impl ProcessHook {
+    /// Takes the hook out again. Whether it was still there: `false` if it has run or runs.
+    pub fn remove(self) -> bool {
+        self.shared.process_hooks.remove(self.id).is_some()
+    }
+}
+
 /// A handle to a runtime, for any thread.
 #[derive(Clone, Debug)]
 pub struct Handle {
@@ -184,6 +204,82 @@ impl Handle {
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.phase() == Phase::Running
+    }
+
+    /// The phases that come from now on, as a subscription for a task or a thread.
+    #[must_use]
+    pub fn phases(&self) -> Phases {
+        Phases::of(self.shared.board.clone())
+    }
+
+    /// Waits until the runtime has ended and gives its report, the one that
+    /// [`Runtime::run`](crate::Runtime::run) returns. From a foreign thread only, and not from
+    /// the one that is to run the runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongThread`] on a core: that core's own end
+    /// is part of what it would wait for.
+    pub fn wait(&self) -> Result<Report> {
+        context::not_on_a_core("Handle::wait", "await Handle::phases")?;
+        Ok(self.shared.board.outcome())
+    }
+
+    /// Holds the stop: Draining does not end before the guard is dropped, or its deadline has
+    /// come, and then the report names the guard.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Draining`] when the drain is over: the stop no
+    /// longer waits for anything new.
+    #[track_caller]
+    pub fn hold(&self, name: impl Into<String>) -> Result<Guard> {
+        let site = Location::caller();
+        self.shared.guards.hold(name.into(), site).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Draining,
+                format!(
+                    "no guard is taken any more: the drain is over, the stop is in its phase {}; \
+                     do it before the stop, or in a hook",
+                    self.phase()
+                ),
+            )
+        })
+    }
+
+    /// Registers a hook of the process: it runs when every core's own hooks have run, on the
+    /// lowest core that lives. The closure travels to that core and makes its future there, so
+    /// the future need not be `Send`. Otherwise as [`Core::on_shutdown`].
+    ///
+    /// # Shutdown
+    ///
+    /// May be called from any thread in every phase up to the hooks. One that comes too late
+    /// stands in the report as one whose turn never came.
+    #[track_caller]
+    pub fn on_shutdown<F, E>(
+        &self,
+        name: impl Into<String>,
+        budget: Duration,
+        hook: F,
+    ) -> ProcessHook
+    where
+        F: AsyncFnOnce() -> std::result::Result<(), E> + Send + 'static,
+        E: std::fmt::Display,
+    {
+        let start = Box::new(move || {
+            let run = async move { hook().await.map_err(|error| error.to_string()) };
+            Box::pin(run) as std::pin::Pin<Box<dyn Future<Output = _>>>
+        });
+        let site = Location::caller();
+        let id = self
+            .shared
+            .process_hooks
+            .add(name.into(), budget, start, site);
+        self.shared.bell.ring();
+        ProcessHook {
+            shared: self.shared.clone(),
+            id,
+        }
     }
 
     /// The phase.

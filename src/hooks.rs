@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::panics::quietly;
 use crate::report::{HookOutcome, HookReport};
+use crate::sync::{Mutex, lock};
 
 /// What a hook does, made when its turn comes.
 pub(crate) type Start = Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>>>>>;
@@ -86,12 +87,7 @@ impl HookList {
 
     /// Notes a hook whose turn never came.
     pub(crate) fn note_unrun(&self, name: String) {
-        self.note(HookReport {
-            name,
-            outcome: HookOutcome::Overran,
-            error: Some("its turn never came: the hooks' time was over".to_owned()),
-            elapsed_ms: 0.0,
-        });
+        self.note(unrun(name));
     }
 
     /// Notes every hook whose turn will never come.
@@ -120,5 +116,131 @@ impl HookList {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+}
+
+/// What a hook of the process does, made on the core that runs it.
+pub(crate) type StartAnywhere =
+    Box<dyn FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>>>> + Send>;
+
+/// A hook of the process that has not run.
+pub(crate) struct ProcessHook {
+    /// Names it for its handle.
+    pub(crate) id: u64,
+    /// Names it for people.
+    pub(crate) name: String,
+    /// How long it may take.
+    pub(crate) budget: Duration,
+    /// What it does.
+    pub(crate) start: StartAnywhere,
+    /// Where it was registered.
+    pub(crate) site: &'static Location<'static>,
+}
+
+/// The hooks of the process: registered by any thread, run on one core when every core's own have
+/// run.
+#[derive(Default)]
+pub(crate) struct ProcessHooks {
+    /// Behind one lock, for they are few and far from any hot path.
+    state: Mutex<ProcessState>,
+}
+
+/// See [`ProcessHooks`].
+#[derive(Default)]
+struct ProcessState {
+    /// In the order they were registered.
+    waiting: Vec<ProcessHook>,
+    /// The last id given; 0 if there never was one.
+    last_id: u64,
+    /// In the order they ran.
+    results: Vec<HookReport>,
+    /// Set by the core that runs them when none is left; a later one is never run.
+    done: bool,
+}
+
+impl std::fmt::Debug for ProcessHooks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ProcessHooks")
+    }
+}
+
+impl ProcessHooks {
+    /// Adds a hook; it runs before all that are there. Returns its id.
+    pub(crate) fn add(
+        &self,
+        name: String,
+        budget: Duration,
+        start: StartAnywhere,
+        site: &'static Location<'static>,
+    ) -> u64 {
+        let mut state = lock(&self.state);
+        state.last_id += 1;
+        let id = state.last_id;
+        state.waiting.push(ProcessHook {
+            id,
+            name,
+            budget,
+            start,
+            site,
+        });
+        id
+    }
+
+    /// Takes a hook out again; `None` if it has run or runs.
+    pub(crate) fn remove(&self, id: u64) -> Option<ProcessHook> {
+        let mut state = lock(&self.state);
+        let place = state.waiting.iter().position(|hook| hook.id == id)?;
+        Some(state.waiting.remove(place))
+    }
+
+    /// The hook whose turn it is; with the last one gone, they are done.
+    pub(crate) fn next(&self) -> Option<ProcessHook> {
+        let mut state = lock(&self.state);
+        let hook = state.waiting.pop();
+        state.done = hook.is_none();
+        hook
+    }
+
+    /// Notes what became of a hook.
+    pub(crate) fn note(&self, result: HookReport) {
+        lock(&self.state).results.push(result);
+    }
+
+    /// Whether one was ever registered.
+    pub(crate) fn ever_added(&self) -> bool {
+        lock(&self.state).last_id > 0
+    }
+
+    /// Whether all have run, or none is there to run.
+    pub(crate) fn are_done(&self) -> bool {
+        let state = lock(&self.state);
+        state.done || (state.waiting.is_empty() && state.last_id == 0)
+    }
+
+    /// What became of all of them; those that did not run are noted as that.
+    pub(crate) fn take_results(&self) -> Vec<HookReport> {
+        let (waiting, mut results) = {
+            let mut state = lock(&self.state);
+            state.done = true;
+            (
+                std::mem::take(&mut state.waiting),
+                std::mem::take(&mut state.results),
+            )
+        };
+        for ProcessHook { name, start, .. } in waiting.into_iter().rev() {
+            quietly(|| drop(start));
+            results.push(unrun(name));
+        }
+        results
+    }
+}
+
+/// The report of a hook whose turn never came.
+pub(crate) fn unrun(name: String) -> HookReport {
+    HookReport {
+        name,
+        outcome: HookOutcome::Overran,
+        error: Some("its turn never came: the hooks' time was over".to_owned()),
+        elapsed_ms: 0.0,
     }
 }

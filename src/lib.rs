@@ -42,6 +42,8 @@ mod runtime;
 pub mod net;
 
 mod handle;
+mod phases;
+pub mod process;
 mod remote;
 mod spawn;
 pub mod time;
@@ -50,7 +52,9 @@ mod shutdown;
 
 mod core;
 
+mod board;
 mod context;
+mod guard;
 mod hooks;
 mod io;
 mod shared;
@@ -71,8 +75,10 @@ mod wheel;
 pub use builder::{Builder, Cores};
 pub use config::Shutdown;
 pub use error::{Error, ErrorKind, Result};
-pub use handle::{Core, Handle, Hook};
+pub use guard::Guard;
+pub use handle::{Core, Handle, Hook, ProcessHook};
 pub use phase::Phase;
+pub use phases::Phases;
 pub use remote::RemoteHandle;
 pub use report::Report;
 pub use runtime::Runtime;

@@ -134,6 +134,7 @@ impl Runtime {
         self.ran = true;
         let report = Coordinator::new(self.shared.clone(), self.signals.take()).run();
         self.join(&report);
+        self.shared.board.conclude(&report);
         Ok(report)
     }
 
@@ -157,7 +158,8 @@ impl Drop for Runtime {
         for station in &self.shared.stations[self.threads.len()..] {
             let _new = station.advance(progress::GONE);
         }
-        Coordinator::new(self.shared.clone(), self.signals.take()).abandon();
+        let report = Coordinator::new(self.shared.clone(), self.signals.take()).abandon();
+        self.shared.board.conclude(&report);
         for thread in self.threads.drain(..) {
             let _told = thread.join();
         }

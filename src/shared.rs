@@ -8,8 +8,11 @@
 
 use std::time::Duration;
 
+use crate::board::Board;
 use crate::clock::Clock;
 use crate::config::Shutdown;
+use crate::guard::Guards;
+use crate::hooks::ProcessHooks;
 use crate::mailbox::{Bell, Mailbox};
 use crate::phase::{Instants, Phase};
 use crate::report::CoreReport;
@@ -30,6 +33,12 @@ pub(crate) struct Shared {
     pub(crate) stations: Vec<Station>,
     /// Wakes the coordinator.
     pub(crate) bell: Arc<EventFd>,
+    /// What is announced: phases and the outcome.
+    pub(crate) board: Arc<Board>,
+    /// What a stop waits for besides tasks and connections.
+    pub(crate) guards: Arc<Guards>,
+    /// The hooks of the process.
+    pub(crate) process_hooks: ProcessHooks,
     /// What was asked of the coordinator and it has not seen.
     requests: Mutex<Vec<Request>>,
     /// Letters posted by threads that are no core of this runtime.
@@ -60,10 +69,19 @@ impl Shared {
             config,
             orders: Orders::default(),
             stations: alarms.iter().cloned().map(Station::new).collect(),
+            board: Arc::default(),
+            guards: Arc::new(Guards::new(bell.clone(), clock)),
+            process_hooks: ProcessHooks::default(),
             bell,
             requests: Mutex::new(Vec::new()),
             foreign_letters: AtomicU64::new(0),
         }
+    }
+
+    /// How long the stop has until its hard deadline; nothing when it is over.
+    pub(crate) fn time_left(&self) -> Duration {
+        let hard_ns = self.orders.deadlines().hard;
+        Duration::from_nanos(hard_ns.saturating_sub(self.clock.now_ns()))
     }
 
     /// Asks something of the coordinator.

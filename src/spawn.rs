@@ -5,9 +5,11 @@
 use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use crate::context::{self, Local};
 use crate::mailbox::Letter;
+use crate::phase::Phase;
 use crate::remote::{self, RemoteHandle};
 use crate::shared::Shared;
 use crate::sync::Arc;
@@ -19,12 +21,45 @@ use crate::task::{JoinHandle, Kind};
 pub struct Refused<F> {
     /// What was not taken.
     future: F,
+    /// Why.
+    why: Refusal,
+}
+
+/// Why something was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// There is no core of that index.
+    NoCore,
+    /// The stop is that far, and has that long.
+    Stopping(Phase, Duration),
 }
 
 impl<F> Refused<F> {
     /// The future, or the closure, that was not taken.
     pub fn into_inner(self) -> F {
         self.future
+    }
+
+    /// The phase the runtime was in.
+    pub fn phase(&self) -> Option<Phase> {
+        match self.why {
+            Refusal::NoCore => None,
+            Refusal::Stopping(phase, _) => Some(phase),
+        }
+    }
+
+    /// How long the stop had, at most, when it refused.
+    pub fn time_left(&self) -> Option<Duration> {
+        match self.why {
+            Refusal::NoCore => None,
+            Refusal::Stopping(_, left) => Some(left),
+        }
+    }
+
+    /// What the runtime of `shared` refuses now.
+    fn stopping(future: F, shared: &Shared) -> Refused<F> {
+        let why = Refusal::Stopping(shared.orders.read().phase(), shared.time_left());
+        Refused { future, why }
     }
 }
 
@@ -36,7 +71,14 @@ impl<F> std::fmt::Debug for Refused<F> {
 
 impl<F> std::fmt::Display for Refused<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("not taken: the core is closing; the stop has ended its work")
+        match self.why {
+            Refusal::NoCore => f.write_str("not taken: the runtime has no core of that index"),
+            Refusal::Stopping(phase, left) => write!(
+                f,
+                "not taken: the core is at the end of its stop (phase {phase}, {left:?} left); \
+                 begin work before Closing, in a hook at the latest"
+            ),
+        }
     }
 }
 
@@ -127,9 +169,10 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    context::here()
+    let local = context::here();
+    local
         .spawn(future, Kind::Essential, Location::caller())
-        .map_err(|future| Refused { future })
+        .map_err(|future| Refused::stopping(future, &local.shared))
 }
 
 /// Spawns on `local`, or makes a handle that says the future was dropped.
@@ -203,7 +246,8 @@ where
     Fut::Output: Send + 'static,
 {
     let Some(station) = shared.stations.get(core) else {
-        return Err(Refused { future: start });
+        let why = Refusal::NoCore;
+        return Err(Refused { future: start, why });
     };
     let (promise, handle) = remote::pair(site);
     // The closure waits outside of the letter, so that a refused letter can give it back.
@@ -227,7 +271,7 @@ where
         Err(letter) => {
             drop(letter);
             match crate::sync::lock(&cargo).take() {
-                Some(start) => Err(Refused { future: start }),
+                Some(start) => Err(Refused::stopping(start, shared)),
                 // Nobody but the letter, which was never run, could have taken it.
                 None => Ok(handle),
             }

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-pub(crate) use std::sync::{Arc, Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
 
 /// Locks `mutex`, also when a thread panicked while it held the lock.
 ///
@@ -11,5 +11,12 @@ pub(crate) use std::sync::{Arc, Mutex, MutexGuard, atomic};
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Waits for `condvar`, also when a thread panicked while it held the lock; see [`lock`].
+pub(crate) fn wait<'a, T>(condvar: &Condvar, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+    condvar
+        .wait(guard)
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

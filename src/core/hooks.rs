@@ -4,39 +4,69 @@
 #![forbid(unsafe_code)]
 
 use std::future::poll_fn;
+use std::panic::Location;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use crate::clock::ns;
 use crate::context::Local;
-use crate::hooks::Hook;
-use crate::panics::panic_text;
+use crate::hooks::{Hook, ProcessHook, unrun};
+use crate::panics::{panic_text, quietly};
 use crate::report::{HookOutcome, HookReport, ms};
 use crate::task::{JoinError, JoinHandle, Kind};
 use crate::time::Sleep;
 
-/// Runs every hook, also those that are registered meanwhile.
+/// Runs every hook of this core, also those that are registered meanwhile.
 pub(crate) async fn run_all(local: Rc<Local>) {
-    while let Some(hook) = local.hooks.next() {
-        run_one(&local, hook).await;
-    }
-}
-
-/// Runs one hook and notes what became of it.
-async fn run_one(local: &Rc<Local>, hook: Hook) {
-    let Hook {
+    while let Some(Hook {
         name,
         budget,
         start,
         site,
         ..
-    } = hook;
+    }) = local.hooks.next()
+    {
+        let report = run_one(&local, name, budget, start, site).await;
+        local.hooks.note(report);
+    }
+}
+
+/// Runs every hook of the process on this core, and tells the coordinator when none is left.
+pub(crate) async fn run_process(local: Rc<Local>) {
+    let hooks = &local.shared.process_hooks;
+    while let Some(ProcessHook {
+        name,
+        budget,
+        start,
+        site,
+        ..
+    }) = hooks.next()
+    {
+        let report = run_one(&local, name, budget, start, site).await;
+        hooks.note(report);
+    }
+    local.shared.bell.ring();
+}
+
+/// Runs one hook and says what became of it.
+async fn run_one(
+    local: &Rc<Local>,
+    name: String,
+    budget: Duration,
+    start: impl FnOnce() -> Pin<Box<dyn Future<Output = Result<(), String>>>> + 'static,
+    site: &'static Location<'static>,
+) -> HookReport {
     let begun_ns = local.now_ns();
     // Made inside the task: what a hook does before its first await may panic, too.
     let run = async move { start().await };
-    let Ok(task) = local.spawn(run, Kind::Hook, site) else {
-        return local.hooks.note_unrun(name);
+    let task = match local.spawn(run, Kind::Hook, site) {
+        Ok(task) => task,
+        Err(run) => {
+            quietly(|| drop(run));
+            return unrun(name);
+        }
     };
     let ended = within(local, task, begun_ns.saturating_add(ns(budget))).await;
     let (outcome, error) = match ended {
@@ -51,12 +81,12 @@ async fn run_one(local: &Rc<Local>, hook: Hook) {
         },
         None => (HookOutcome::Overran, None),
     };
-    local.hooks.note(HookReport {
+    HookReport {
         name,
         outcome,
         error,
         elapsed_ms: ms(local.now_ns().saturating_sub(begun_ns)),
-    });
+    }
 }
 
 /// The task's result, or `None` if its own limit or the hooks' deadline came first; it is aborted

@@ -197,6 +197,17 @@ fn enter(local: &Local, io: &mut Io, stop: &CoreStop, busy: bool) -> io::Result<
     io.driver.enter(wait)
 }
 
+/// Runs the hooks of the process on the core this is.
+pub(crate) fn run_process_hooks() {
+    let Some(local) = context::current() else {
+        return;
+    };
+    let run = hooks::run_process(local.clone());
+    let site = std::panic::Location::caller();
+    // Refused only in Closing: then the report says that their turn never came.
+    let _refused = local.spawn(run, crate::task::Kind::Hook, site);
+}
+
 /// The end of a core whose turn failed: its mailbox is closed, its tasks are dropped, its sockets
 /// closed, what the kernel holds ended or leaked; then its report says so.
 fn fail(local: &Rc<Local>, stop: &mut CoreStop, error: String) -> CoreReport {

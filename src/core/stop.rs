@@ -77,8 +77,8 @@ enum Stage {
 /// How long before its end Closing resets what has not closed by itself.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
 
-/// How often a core that failed looks for completions.
-const LAST_ROUNDS: u32 = 20;
+/// How often a core that failed looks for completions in vain.
+const LAST_IDLE_ROUNDS: u32 = 20;
 
 /// How long a core that failed waits for one completion.
 const LAST_WAIT: Duration = Duration::from_millis(5);
@@ -440,11 +440,14 @@ impl CoreStop {
         io.cut_all(|_| true);
         io.begin_last_sweeps();
         io.driver.cancel_own();
-        for _ in 0..LAST_ROUNDS {
-            if io.driver.in_flight() == 0 || io.driver.enter(Wait::AtMost(LAST_WAIT)).is_err() {
+        let mut idle_rounds = 0;
+        while io.driver.in_flight() > 0 && idle_rounds < LAST_IDLE_ROUNDS {
+            let held = io.driver.in_flight();
+            if io.driver.enter(Wait::AtMost(LAST_WAIT)).is_err() {
                 break;
             }
             io.reap();
+            idle_rounds += u32::from(io.driver.in_flight() == held);
         }
         io.close_all_listeners();
         self.leaked = io.close();

@@ -3,6 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::io;
+use std::time::Duration;
+
+use crate::phase::Phase;
 
 /// A write that failed after it was accepted into the connection's queue.
 ///
@@ -55,6 +58,17 @@ pub(crate) fn closed() -> io::Error {
     io::Error::new(
         io::ErrorKind::NotConnected,
         "the connection is closed: its write side was finished, it was cut, or its core has ended",
+    )
+}
+
+/// The error of a connection that is asked for too late.
+pub(crate) fn refused(phase: Phase, left: Duration) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::NotConnected,
+        format!(
+            "no connection is made any more: the core is at the end of its stop (phase {phase}, \
+             {left:?} left); connect before Closing, in a hook at the latest"
+        ),
     )
 }
 

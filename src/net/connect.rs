@@ -18,7 +18,8 @@ use crate::ring::slot::{Key, Lent};
 /// Connects to `address` and makes the record; its index.
 pub(super) async fn connect(local: &Rc<Local>, address: SocketAddr) -> io::Result<u32> {
     if local.closed.get() {
-        return Err(crate::io::errors::closed());
+        let phase = local.shared.orders.read().phase();
+        return Err(crate::io::errors::refused(phase, local.shared.time_left()));
     }
     let socket = Socket::new(
         Domain::for_address(address),

@@ -76,6 +76,8 @@ pub struct Report {
     pub cores: Vec<CoreReport>,
     /// The process-wide hooks, in the order in which they ran.
     pub hooks: Vec<HookReport>,
+    /// What was held by no core when the drain was cut: guards.
+    pub stragglers: Vec<Straggler>,
     /// Letters that threads outside the runtime sent to cores, in its whole
     /// life. Those that were refused at the sender's side do not count.
     pub foreign_letters: u64,

@@ -38,7 +38,7 @@ impl fmt::Display for Report {
             page.block(&timeline::lines(self, &shown));
             page.left_out(self.cores.len() - shown.len(), "cores, in the sums only");
             page.hooks(self);
-            page.stragglers(&self.cores);
+            page.stragglers(self);
         }
         f.write_str(page.written())
     }
@@ -184,12 +184,14 @@ impl Page {
         self.left_out(rows.len() - shown.len(), "hooks");
     }
 
-    fn stragglers(&mut self, cores: &[CoreReport]) {
+    fn stragglers(&mut self, report: &Report) {
         let on = |core| move |straggler| (core, straggler);
-        let all: Vec<(usize, &Straggler)> = cores
+        let of_cores = report
+            .cores
             .iter()
-            .flat_map(|core| core.stragglers.iter().map(on(core.core)))
-            .collect();
+            .flat_map(|core| core.stragglers.iter().map(on(Some(core.core))));
+        let of_none = report.stragglers.iter().map(on(None));
+        let all: Vec<(Option<usize>, &Straggler)> = of_none.chain(of_cores).collect();
         if all.is_empty() {
             return;
         }
@@ -198,9 +200,10 @@ impl Page {
         let name_width = widest(shown.iter().map(|(_, s)| s.name.as_str()), 24);
         self.block(&["stragglers".to_owned()]);
         for (core, straggler) in shown {
+            let core = core.map_or_else(|| "-".to_owned(), |core| core.to_string());
             let begin = format!(
                 "  core {}  {}  {}  ",
-                left(&fit(&core.to_string(), 5), 2),
+                left(&fit(&core, 5), 2),
                 left(&fit(&straggler.kind, kind_width), kind_width),
                 left(&fit(&straggler.name, name_width), name_width),
             );

@@ -95,8 +95,13 @@ impl From<Verdict> for ExitCode {
 /// together calls this last and stores the answer there.
 pub(crate) fn verdict_of(report: &Report) -> Verdict {
     let of_cores = report.cores.iter().map(verdict_of_core).max();
+    let of_held = match report.stragglers.is_empty() {
+        true => Verdict::Clean,
+        false => Verdict::Forced,
+    };
     of_cores
         .unwrap_or_default()
+        .max(of_held)
         .max(verdict_of_hooks(&report.hooks))
 }
 

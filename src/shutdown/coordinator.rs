@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use crate::clock::ns;
 use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
+use crate::hooks::unrun;
 use crate::phase::{Action, Input, Machine, Phase};
 use crate::report::{
-    ConfigReport, CoreOutcome, CoreReport, PhaseSpan, Report, Stuck, Trigger, TriggerKind, ms,
-    ms_from, verdict_of,
+    ConfigReport, CoreOutcome, CoreReport, PhaseSpan, Report, Straggler, Stuck, Trigger,
+    TriggerKind, ms, ms_from, verdict_of,
 };
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
@@ -33,6 +34,12 @@ pub(crate) struct Coordinator {
     triggers: Vec<(Trigger, u64)>,
     /// When the coordinator last looked at the clock (ns).
     looked_ns: u64,
+    /// Whether the machine knows that there is a hook.
+    knows_hook: bool,
+    /// Whether the hooks of the process were sent to a core.
+    process_hooks_sent: bool,
+    /// What was held when the drain was cut.
+    held: Vec<Straggler>,
 }
 
 impl Coordinator {
@@ -43,6 +50,9 @@ impl Coordinator {
             seen: vec![0; shared.stations.len()],
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
+            knows_hook: false,
+            process_hooks_sent: false,
+            held: Vec::new(),
             shared,
             signals,
         }
@@ -58,10 +68,10 @@ impl Coordinator {
     }
 
     /// Stops at once, without a run: for a runtime that is dropped.
-    pub(crate) fn abandon(mut self) {
+    pub(crate) fn abandon(mut self) -> Report {
         let now_ns = self.shared.clock.now_ns();
         self.input(now_ns, Input::Force);
-        let _report = self.run();
+        self.run()
     }
 
     /// Cores that were given up find that order at their next turn and leave their report. One
@@ -145,18 +155,70 @@ impl Coordinator {
             new |= bits & !*seen;
             *seen = bits;
         }
-        if new & progress::HAS_HOOK != 0 {
+        let has_hook = new & progress::HAS_HOOK != 0 || self.shared.process_hooks.ever_added();
+        if has_hook && !self.knows_hook {
+            self.knows_hook = true;
             self.input(now_ns, Input::FirstHook);
         }
         self.hear_ends(now_ns, new);
-        if self.machine.phase() == Phase::Draining && self.all_quiet() {
+        // In this order: no guard is taken after the last look at the cores.
+        if self.machine.phase() == Phase::Draining
+            && self.guards_are_quiet(now_ns)
+            && self.all_quiet()
+            && self.shared.guards.close_if_free()
+        {
             self.input(now_ns, Input::AllQuiet);
         }
         if self.machine.phase() == Phase::Hooks && self.all(progress::HOOKS_DONE) {
-            self.input(now_ns, Input::HooksDone);
+            self.run_process_hooks();
+            if self.shared.process_hooks.are_done() {
+                self.input(now_ns, Input::HooksDone);
+            }
         }
         if self.all(progress::GONE) {
             self.input(now_ns, Input::AllClosed);
+        }
+    }
+
+    /// When no guard will have been held for the quiet period (ns); `None` while one is held.
+    fn guards_quiet_at_ns(&self) -> Option<u64> {
+        let quiet_ns = self.machine.instants()?.quiet_ns;
+        let released_ns = self.shared.guards.released_ns()?;
+        // With none ever taken there is no period to wait for.
+        Some(match released_ns {
+            0 => 0,
+            _ => released_ns.saturating_add(quiet_ns),
+        })
+    }
+
+    /// Whether no guard has been held for the quiet period.
+    fn guards_are_quiet(&self, now_ns: u64) -> bool {
+        self.guards_quiet_at_ns()
+            .is_some_and(|at_ns| now_ns >= at_ns)
+    }
+
+    /// Sends the hooks of the process to the lowest core that lives, once.
+    fn run_process_hooks(&mut self) {
+        if self.process_hooks_sent || self.shared.process_hooks.are_done() {
+            return;
+        }
+        self.process_hooks_sent = true;
+        for (station, seen) in self.shared.stations.iter().zip(&self.seen) {
+            if seen & progress::GONE != 0 {
+                continue;
+            }
+            let letter = Box::new(crate::core::run_process_hooks);
+            if station
+                .mailbox
+                .post(letter, &self.shared.foreign_letters)
+                .is_ok()
+            {
+                return;
+            }
+        }
+        // No core lives to run them: the report will say that their turn never came.
+        while let Some(hook) = self.shared.process_hooks.next() {
+            self.shared.process_hooks.note(unrun(hook.name));
         }
     }
 
@@ -223,8 +285,17 @@ impl Coordinator {
         for action in actions {
             match action {
                 Action::Publish(instants) => orders.publish(&instants),
-                Action::Enter(phase) => orders.enter(phase),
-                Action::Cut => orders.cut(),
+                Action::Enter(phase) => {
+                    orders.enter(phase);
+                    self.shared.board.enter(phase);
+                    if phase == Phase::Notice || phase == Phase::Draining {
+                        tell_service_manager();
+                    }
+                }
+                Action::Cut => {
+                    self.held = self.shared.guards.close();
+                    orders.cut();
+                }
                 Action::CutHooks => orders.cut_hooks(),
                 Action::GiveUp => orders.give_up(),
                 Action::Exit(code) => exit_now(code),
@@ -246,7 +317,11 @@ impl Coordinator {
         if let Some(signals) = &self.signals {
             polled.extend(signals.polled());
         }
-        let limit = heartbeat.into_iter().chain(tick).min();
+        let guards = self
+            .guards_quiet_at_ns()
+            .filter(|at_ns| *at_ns > now_ns && self.machine.phase() == Phase::Draining)
+            .map(|at_ns| Duration::from_nanos(at_ns - now_ns));
+        let limit = heartbeat.into_iter().chain(tick).chain(guards).min();
         if wait_readable(&polled, limit).is_err() {
             // ENOMEM, at the worst: the next round tries again, and must not spin.
             std::thread::sleep(HEARTBEAT);
@@ -286,6 +361,8 @@ impl Coordinator {
                 })
                 .collect(),
             cores,
+            hooks: self.shared.process_hooks.take_results(),
+            stragglers: self.held,
             foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
             ..Report::default()
         };
@@ -318,8 +395,7 @@ impl Coordinator {
     /// The configuration the stop ran under.
     fn config(&self) -> ConfigReport {
         let config = &self.shared.config;
-        let has_hook = self.seen.iter().any(|bits| bits & progress::HAS_HOOK != 0);
-        let reserves = config.reserves(has_hook);
+        let reserves = config.reserves(self.knows_hook);
         ConfigReport {
             notice_ms: ms(config.notice_ns()),
             quiet_ms: ms(config.quiet_ns()),
@@ -331,4 +407,10 @@ impl Coordinator {
             close_ms: ms(reserves.close_ns),
         }
     }
+}
+
+/// Tells the service manager, if there is one (systemd's NOTIFY_SOCKET), that the stop has begun.
+fn tell_service_manager() {
+    // Nobody to tell, or nobody who listens: the stop goes on either way.
+    let _nobody = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
 }

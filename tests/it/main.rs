@@ -31,6 +31,7 @@ mod phases;
 mod port;
 mod refused;
 mod rounds;
+mod stages;
 mod stop;
 mod tasks;
 mod tidy;
@@ -73,6 +74,7 @@ fn play(role: &str) -> ExitCode {
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
         "slow_reader" => traffic::slow_reader,
+        "stages" => stages::stages,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
@@ -95,6 +97,7 @@ fn trials() -> Vec<Trial> {
         port::promises,
         refused::promises,
         rounds::promises,
+        stages::promises,
         stop::promises,
         tasks::promises,
         tidy::promises,

@@ -24,17 +24,18 @@ const RANKS: &[(&str, u32)] = &[
     // The machinery that drives cores.
     ("shutdown", 170),
     ("core", 160),
-    ("stop", 150),
-    ("stop_report", 140),
-    ("hook_run", 130),
     // What a task may call.
     ("net", 120),
     ("handle", 115),
     ("time", 110),
     ("spawn", 110),
+    ("phases", 105),
+    ("process", 105),
     // One core's own things.
     ("context", 100),
     ("shared", 90),
+    ("board", 85),
+    ("guard", 85),
     ("remote", 80),
     ("hooks", 80),
     ("mailbox", 70),

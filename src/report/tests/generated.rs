@@ -167,6 +167,7 @@ impl Dice {
             phases: self.many(Dice::phase),
             cores: self.many(Dice::core),
             hooks: self.many(Dice::hook),
+            stragglers: self.many(Dice::straggler),
             foreign_letters: self.number(),
             ..Report::default()
         };

@@ -33,7 +33,7 @@ fn the_fields_of_a_report_are_those_of_the_contract() {
         &json,
         "",
         "verdict, triggers, config, elapsed_ms, suspended_ms, phases, cores, hooks, \
-         foreign_letters",
+         stragglers, foreign_letters",
     );
     check_fields(&json, "/triggers/0", "kind, signal, pid, at_ms");
     check_fields(

@@ -107,6 +107,15 @@ impl AsFd for SignalFd {
     }
 }
 
+/// Makes the child of `command` begin with `signals` unblocked.
+pub(crate) fn unblock_in_child(command: &mut std::process::Command, signals: SignalSet) {
+    use std::os::unix::process::CommandExt;
+    let unblock = move || signals.change_mask(libc::SIG_UNBLOCK).map(drop);
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: pthread_sigmask(3)
+    // is one in effect (it is sigprocmask(2) of this thread), and nothing allocates or locks.
+    unsafe { command.pre_exec(unblock) };
+}
+
 /// Whether `signal` is ignored by this process now.
 pub(crate) fn is_ignored(signal: i32) -> bool {
     disposition(signal).is_some_and(|action| action.sa_sigaction == libc::SIG_IGN)

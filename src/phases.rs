@@ -1,0 +1,54 @@
+//! The phases of a runtime as a subscription, for tasks and for threads.
+
+#![forbid(unsafe_code)]
+
+use std::future::poll_fn;
+
+use crate::board::Board;
+use crate::context;
+use crate::error::Result;
+use crate::phase::Phase;
+use crate::sync::Arc;
+
+/// The phases of a runtime as they come: each once, in order. Made by
+/// [`Handle::phases`](crate::Handle::phases).
+///
+/// # Shutdown
+///
+/// The last one is [`Phase::Terminated`]. A task of the runtime itself does not see it: it is
+/// dropped before, at the cut or when Closing begins.
+#[derive(Debug)]
+pub struct Phases {
+    /// Where they are announced.
+    board: Arc<Board>,
+    /// How many of the announced ones were given out, or passed by before.
+    seen: usize,
+}
+
+impl Phases {
+    /// The phases that come from now on.
+    pub(crate) fn of(board: Arc<Board>) -> Phases {
+        let seen = board.count();
+        Phases { board, seen }
+    }
+
+    /// The next phase, for a task on any executor; `None` after the last.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropping it loses no phase.
+    pub async fn next(&mut self) -> Option<Phase> {
+        poll_fn(|context| self.board.poll_after(&mut self.seen, context)).await
+    }
+
+    /// The next phase, for a thread: blocks until it comes; `None` after the last.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::WrongThread`](crate::ErrorKind::WrongThread) on a core: to block there would
+    /// hold up the very stop that is waited for.
+    pub fn wait_next(&mut self) -> Result<Option<Phase>> {
+        context::not_on_a_core("Phases::wait_next", "await Phases::next")?;
+        Ok(self.board.wait_after(&mut self.seen))
+    }
+}
