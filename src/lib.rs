@@ -48,7 +48,7 @@ mod remote;
 mod spawn;
 pub mod time;
 
-mod shutdown;
+pub mod shutdown;
 
 mod core;
 

@@ -1,21 +1,80 @@
-//! How a runtime stops.
+//! How a runtime stops, and what it promises while it does.
 //!
 //! ```text
-//! Running ──▶ Notice ──▶ Draining ──▶ Hooks ──▶ Closing ──▶ Terminated
-//!                └──────────┴── deadline or force: cut ──▶ Hooks …
+//!            signal, Handle::shutdown,          all quiet            all have run        all reaped
+//!            mains ended, a main failed
+//!  Running ─────────────▶ Notice ─────▶ Draining ────────────▶ Hooks ─────────▶ Closing ─────────▶ Terminated
+//!                            │              │                    ▲  │               │
+//!                            │ second signal, force,             │  │ hook deadline │ hard deadline
+//!                            └──────────────┴── drain deadline ──┘  └───────────────┘
+//!                                               (cut)
 //! ```
-//! The thread that called [`Runtime::run`](crate::Runtime::run) is the coordinator. It waits for
-//! signals, requests of handles and the cores, steps the phase machine with what it hears, and
-//! orders what the machine says. It runs no user code.
+//!
+//! # In one paragraph
+//!
+//! SIGTERM begins a stop. Listeners let no new handshake begin, and take what is in their
+//! backlogs; connections between requests end by FIN; requests that were begun are answered;
+//! tasks, timers and letters go on until nothing is left that matters, or the drain deadline
+//! comes. Then hooks run, then every operation in the kernel is brought to its end, and
+//! [`Runtime::run`](crate::Runtime::run) returns a [`Report`](crate::Report) that says what became
+//! of everything. Nothing waits for a poll, a sleep or a floor: an idle server is gone in
+//! milliseconds.
+//!
+//! # What to write
+//!
+//! - In a handler, call [`next_request`](crate::net::TcpStream::next_request) between requests: it
+//!   is how the runtime knows where a connection may end. A handler that never calls it gets the
+//!   end of the stream after [`idle_grace`](Shutdown::idle_grace) of silence.
+//! - Spawn what matters with [`spawn`](crate::spawn), and housekeeping, which no stop should wait
+//!   for, with [`spawn_background`](crate::spawn_background).
+//! - What must be done at the end, but before connections to elsewhere are gone, is a hook: of a
+//!   core ([`Core::on_shutdown`](crate::Core::on_shutdown)) or of the process
+//!   ([`Handle::on_shutdown`](crate::Handle::on_shutdown)).
+//! - Work on other threads holds the stop by a [`Guard`](crate::Guard).
+//! - Readiness checks ask [`Handle::is_ready`](crate::Handle::is_ready); with a
+//!   [`notice`](Shutdown::notice) a load balancer has that long to look elsewhere.
+//!
+//! # The times
+//!
+//! | | default | |
+//! |---|---|---|
+//! | [`timeout`](Shutdown::timeout) | 9 s | the whole stop |
+//! | [`notice`](Shutdown::notice) | 0 | of that, at first, serving on and not ready |
+//! | [`quiet`](Shutdown::quiet) | 0 | how long all must be quiet before the drain is over |
+//! | [`hooks_reserve`](Shutdown::hooks_reserve) | a third if there is a hook | kept back for hooks |
+//! | [`close_reserve`](Shutdown::close_reserve) | a tenth, at most 500 ms | kept back for Closing |
+//! | [`idle_grace`](Shutdown::idle_grace) | 1 s | see above |
+//! | [`linger`](Shutdown::linger) | 2 s | a peer that acknowledges nothing for so long is reset |
+//!
+//! A phase that ends early leaves its time to the next; none can eat the reserve of a later one.
+//!
+//! # The phases
 //!
 //! | phase | what happens | it ends when |
 //! |---|---|---|
-//! | Notice | [`Handle::is_ready`](crate::Handle::is_ready) is false; all goes on | `notice` is over |
-//! | Draining | listeners are gated, drained and closed; connections between requests end; tasks, letters and timers go on | all cores are quiet for `quiet`, or at the drain deadline: what is left is named and cut |
-//! | Hooks | each core's hooks, last registered first | all have ended, or at the hook deadline |
-//! | Closing | spawns and letters are refused; background tasks are dropped; every operation is reaped | all cores are done, or at the hard deadline |
+//! | Notice | not ready; otherwise as ever | `notice` is over |
+//! | Draining | as above; spawns, letters, connects go on; a delayed task that would begin after the deadline is cancelled, an [`Interval`](crate::time::Interval) ends | all cores are quiet at one moment, every letter is handled and no guard is held; or at the deadline: what is left is named, cut and counted |
+//! | Hooks | each core's, the last registered first, cores side by side; then the process's | all have ended, or at their deadline |
+//! | Closing | spawns, letters and connects are refused, and given back; background tasks are dropped | every operation is reaped, or at the hard deadline |
+//!
+//! # Again, and faster
+//!
+//! Of many triggers the first begins the stop. A second signal (more than 300 ms after the first)
+//! or [`Handle::force`](crate::Handle::force) cuts: connections are reset, hooks still run, within
+//! a second all told. A third signal leaves the process with 128 plus its number.
+//! [`Handle::shutdown_within`](crate::Handle::shutdown_within) gives a stop under way more or less
+//! time.
+//!
+//! # The exit code
+//!
+//! [`Report::exit_code`](crate::Report::exit_code) is 0 when nothing was lost, 80 when a hook
+//! failed or something was lost in time, 81 when something was cut, 82 when a core never came
+//! back, 83 when a main future or a core failed.
 
 #![forbid(unsafe_code)]
 
 pub(crate) mod coordinator;
 pub(crate) mod signals;
+
+pub use crate::config::Shutdown;
+pub use crate::phase::Phase;
