@@ -80,7 +80,10 @@ const CLOSING_TAIL: Duration = Duration::from_millis(25);
 /// How often a core that failed looks for completions in vain.
 const LAST_IDLE_ROUNDS: u32 = 20;
 
-/// How long a core that failed waits for one completion.
+/// The same for a core that was given up: it has to be over within `LAST_WORDS`.
+const GIVEN_UP_IDLE_ROUNDS: u32 = 4;
+
+/// How long a core waits for one completion at its very end.
 const LAST_WAIT: Duration = Duration::from_millis(5);
 
 impl CoreStop {
@@ -404,6 +407,11 @@ impl CoreStop {
         if !emptied && !self.seen.gives_up() {
             return;
         }
+        if !emptied {
+            // This core may have slept past its cut: a cut and some rounds now end what a leak
+            // would keep for ever.
+            CoreStop::end_operations(&mut io, GIVEN_UP_IDLE_ROUNDS);
+        }
         self.leaked = io.close();
         self.stage = Stage::Over;
         self.ended_ns = local.now_ns();
@@ -437,11 +445,19 @@ impl CoreStop {
     pub(crate) fn abandon(&mut self, local: &Rc<Local>) {
         self.end_work(local);
         let mut io = local.io.borrow_mut();
+        CoreStop::end_operations(&mut io, LAST_IDLE_ROUNDS);
+        self.leaked = io.close();
+        self.stage = Stage::Over;
+        self.ended_ns = local.now_ns();
+    }
+
+    /// Resets and calls back all that is left, and gives the kernel a bounded time to end it.
+    fn end_operations(io: &mut Io, idle_rounds_most: u32) {
         io.cut_all(|_| true);
         io.begin_last_sweeps();
         io.driver.cancel_own();
         let mut idle_rounds = 0;
-        while io.driver.in_flight() > 0 && idle_rounds < LAST_IDLE_ROUNDS {
+        while io.driver.in_flight() > 0 && idle_rounds < idle_rounds_most {
             let held = io.driver.in_flight();
             if io.driver.enter(Wait::AtMost(LAST_WAIT)).is_err() {
                 break;
@@ -450,9 +466,6 @@ impl CoreStop {
             idle_rounds += u32::from(io.driver.in_flight() == held);
         }
         io.close_all_listeners();
-        self.leaked = io.close();
-        self.stage = Stage::Over;
-        self.ended_ns = local.now_ns();
     }
 }
 
