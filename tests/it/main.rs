@@ -25,6 +25,7 @@ mod example;
 mod failure;
 mod gate;
 mod hooks;
+mod hung_up;
 mod loss;
 mod network;
 mod phases;
@@ -64,6 +65,7 @@ fn play(role: &str) -> ExitCode {
         "gated" => gate::gated,
         "hangs" => deadline::hangs,
         "hooks" => hooks::hooks,
+        "hung_up" => hung_up::hung_up,
         "knows_no_requests" => phases::knows_no_requests,
         "limited" => network::limited,
         "listens_late" => phases::listens_late,
@@ -91,6 +93,7 @@ fn trials() -> Vec<Trial> {
         failure::promises,
         gate::promises,
         hooks::promises,
+        hung_up::promises,
         loss::promises,
         network::promises,
         phases::promises,

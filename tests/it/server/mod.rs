@@ -8,6 +8,7 @@
 
 mod echo;
 mod framed;
+mod peer;
 
 use std::io::{self, BufRead, Write};
 use std::process::ExitCode;
@@ -25,6 +26,7 @@ use crate::process::say;
 
 pub(crate) use echo::{answer_all, echo};
 pub(crate) use framed::{framed, read_request};
+pub(crate) use peer::{pair, reset, soon, until};
 
 /// How a server's runtime is built.
 #[derive(Debug)]
