@@ -19,6 +19,7 @@ mod server;
 mod sys;
 mod wire;
 
+mod closing;
 mod deadline;
 mod delivery;
 mod example;
@@ -60,6 +61,7 @@ fn play(role: &str) -> ExitCode {
         "framed" => server::framed,
         "accepts_and_sleeps" => loss::accepts_and_sleeps,
         "answers_once" => delivery::answers_once,
+        "closing" => closing::closing,
         "drops_recvs" => loss::drops_recvs,
         "fails" => failure::fails,
         "gated" => gate::gated,
@@ -87,6 +89,7 @@ fn play(role: &str) -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        closing::promises,
         deadline::promises,
         delivery::promises,
         example::promises,

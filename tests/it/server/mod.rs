@@ -26,7 +26,7 @@ use crate::process::say;
 
 pub(crate) use echo::{answer_all, echo};
 pub(crate) use framed::{framed, read_request};
-pub(crate) use peer::{pair, reset, soon, until};
+pub(crate) use peer::{joined, pair, reset, soon, until};
 
 /// How a server's runtime is built.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpStream as Peer};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use evenfall::net::{TcpListener, TcpStream};
@@ -58,5 +59,16 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     while !condition() {
         assert!(since.elapsed() < PATIENCE, "{what} does not come");
         sleep(Duration::from_millis(1)).await;
+    }
+}
+
+/// The result of a thread, without blocking the core.
+pub(crate) async fn joined<T>(thread: JoinHandle<T>) -> T {
+    while !thread.is_finished() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
