@@ -27,6 +27,7 @@ mod failure;
 mod gate;
 mod hooks;
 mod hung_up;
+mod listening;
 mod loss;
 mod network;
 mod phases;
@@ -70,10 +71,12 @@ fn play(role: &str) -> ExitCode {
         "hung_up" => hung_up::hung_up,
         "knows_no_requests" => phases::knows_no_requests,
         "limited" => network::limited,
+        "listening" => listening::listening,
         "listens_late" => phases::listens_late,
         "lives_on" => stop::lives_on,
         "namespaces" => gate::namespaces,
         "network" => network::network,
+        "out_of_descriptors" => listening::out_of_descriptors,
         "parks" => rounds::parks,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
@@ -97,6 +100,7 @@ fn trials() -> Vec<Trial> {
         gate::promises,
         hooks::promises,
         hung_up::promises,
+        listening::promises,
         loss::promises,
         network::promises,
         phases::promises,

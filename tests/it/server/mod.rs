@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use evenfall::net::TcpListener;
+use evenfall::net::{Listener, TcpListener};
 use evenfall::time::sleep;
 use evenfall::{Core, Cores, Handle, Phase, Report, Runtime, Shutdown, spawn_background};
 use serde_json::Value;
@@ -26,7 +26,7 @@ use crate::process::say;
 
 pub(crate) use echo::{answer_all, echo};
 pub(crate) use framed::{framed, read_request};
-pub(crate) use peer::{joined, pair, reset, soon, until};
+pub(crate) use peer::{connect, joined, pair, reset, soon, until};
 
 /// How a server's runtime is built.
 #[derive(Debug)]
@@ -87,6 +87,18 @@ where
     F: Fn(Core, TcpListener) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = io::Result<()>> + 'static,
 {
+    host_group(setup, move |core, listener| {
+        let on_core = listener.on(&core);
+        main(core, on_core)
+    })
+}
+
+/// Runs `main` on each core with the listener that the cores have in common.
+pub(crate) fn host_group<F, Fut>(setup: Setup, main: F) -> evenfall::Result<Report>
+where
+    F: Fn(Core, Listener) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = io::Result<()>> + 'static,
+{
     let early = setup.early_thread.then(Commands::start);
     let mut runtime = Runtime::builder()
         .cores(Cores::Count(setup.cores))
@@ -97,11 +109,10 @@ where
     commands.obey_with(runtime.handle());
     let cores_down = Arc::new(AtomicUsize::new(setup.cores));
     runtime.run(move |core| {
-        let on_core = listener.on(&core);
         if setup.tell && core.index() == 0 {
             drop(spawn_background(tell_draining(core.handle())));
         }
-        let begun = main(core, on_core);
+        let begun = main(core, listener.clone());
         let (cores_down, address) = (Arc::clone(&cores_down), listener.local_addr());
         async move {
             if cores_down.fetch_sub(1, Ordering::AcqRel) == 1 {
