@@ -19,6 +19,7 @@ mod server;
 mod sys;
 mod wire;
 
+mod after_cut;
 mod closing;
 mod deadline;
 mod delivery;
@@ -61,6 +62,7 @@ fn play(role: &str) -> ExitCode {
         "echo" => server::echo,
         "framed" => server::framed,
         "accepts_and_sleeps" => loss::accepts_and_sleeps,
+        "after_cut" => after_cut::after_cut,
         "answers_once" => delivery::answers_once,
         "closing" => closing::closing,
         "drops_recvs" => loss::drops_recvs,
@@ -92,6 +94,7 @@ fn play(role: &str) -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        after_cut::promises,
         closing::promises,
         deadline::promises,
         delivery::promises,
