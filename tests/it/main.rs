@@ -31,6 +31,7 @@ mod hung_up;
 mod listening;
 mod loss;
 mod network;
+mod outgoing;
 mod phases;
 mod port;
 mod refused;
@@ -79,6 +80,7 @@ fn play(role: &str) -> ExitCode {
         "namespaces" => gate::namespaces,
         "network" => network::network,
         "out_of_descriptors" => listening::out_of_descriptors,
+        "outgoing" => outgoing::outgoing,
         "parks" => rounds::parks,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
@@ -106,6 +108,7 @@ fn trials() -> Vec<Trial> {
         listening::promises,
         loss::promises,
         network::promises,
+        outgoing::promises,
         phases::promises,
         port::promises,
         refused::promises,
