@@ -32,6 +32,7 @@ mod listening;
 mod loss;
 mod network;
 mod outgoing;
+mod overdue;
 mod phases;
 mod port;
 mod refused;
@@ -73,6 +74,7 @@ fn play(role: &str) -> ExitCode {
         "hooks" => hooks::hooks,
         "hung_up" => hung_up::hung_up,
         "knows_no_requests" => phases::knows_no_requests,
+        "late_hook" => overdue::late_hook,
         "limited" => network::limited,
         "listening" => listening::listening,
         "listens_late" => phases::listens_late,
@@ -81,6 +83,7 @@ fn play(role: &str) -> ExitCode {
         "network" => network::network,
         "out_of_descriptors" => listening::out_of_descriptors,
         "outgoing" => outgoing::outgoing,
+        "overdue_timers" => overdue::overdue_timers,
         "parks" => rounds::parks,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
@@ -109,6 +112,7 @@ fn trials() -> Vec<Trial> {
         loss::promises,
         network::promises,
         outgoing::promises,
+        overdue::promises,
         phases::promises,
         port::promises,
         refused::promises,
