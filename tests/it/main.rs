@@ -42,6 +42,7 @@ mod stop;
 mod tasks;
 mod tidy;
 mod traffic;
+mod user_code;
 
 use std::process::ExitCode;
 
@@ -92,6 +93,7 @@ fn play(role: &str) -> ExitCode {
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
+        "user_code" => user_code::user_code,
         _ => panic!("nobody plays {role}"),
     };
     role(Args::of_this_process())
@@ -122,6 +124,7 @@ fn trials() -> Vec<Trial> {
         tasks::promises,
         tidy::promises,
         traffic::promises,
+        user_code::promises,
     ];
     modules.iter().flat_map(|promises| promises()).collect()
 }
