@@ -5,7 +5,7 @@
 use std::process::Command;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::sys::signal::{SignalSet, unblock_in_child};
+use crate::ring::sys::signal::{STOP_SIGNALS, SignalSet, unblock_in_child};
 
 /// Makes the child of `command` begin with the signals that may stop a runtime unblocked.
 ///
@@ -30,15 +30,7 @@ use crate::ring::sys::signal::{SignalSet, unblock_in_child};
 ///
 /// A child is no business of the stop: it lives on unless something ends it, a hook perhaps.
 pub fn with_clean_signals(command: &mut Command) -> Result<&mut Command> {
-    let signals = [
-        libc::SIGTERM,
-        libc::SIGINT,
-        libc::SIGQUIT,
-        libc::SIGHUP,
-        libc::SIGUSR1,
-        libc::SIGUSR2,
-    ];
-    let signals = SignalSet::of(&signals).map_err(|error| {
+    let signals = SignalSet::of(&STOP_SIGNALS).map_err(|error| {
         Error::new(ErrorKind::Signals, "the set of signals cannot be made").with_source(error)
     })?;
     unblock_in_child(command, signals);

@@ -6,18 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use crate::error::{Error, ErrorKind};
 use crate::ring::sys::forward;
-use crate::ring::sys::signal::{Delivered, SignalFd, SignalSet, is_ignored};
+use crate::ring::sys::signal::{Delivered, STOP_SIGNALS, SignalFd, SignalSet, is_ignored};
 use crate::sync::atomic::{AtomicBool, Ordering};
-
-/// The signals a runtime may be stopped by.
-const ALLOWED: [i32; 6] = [
-    libc::SIGTERM,
-    libc::SIGINT,
-    libc::SIGQUIT,
-    libc::SIGHUP,
-    libc::SIGUSR1,
-    libc::SIGUSR2,
-];
 
 /// Whether a runtime of this process has the signals.
 static TAKEN: AtomicBool = AtomicBool::new(false);
@@ -38,7 +28,7 @@ impl Signals {
     /// Takes `signals` over, before any thread is started. `None` if there are none. A signal that
     /// is ignored when we come (nohup) stays ignored.
     pub(crate) fn take(signals: &[i32]) -> Result<Option<Signals>, Error> {
-        if let Some(signal) = signals.iter().find(|signal| !ALLOWED.contains(signal)) {
+        if let Some(signal) = signals.iter().find(|signal| !STOP_SIGNALS.contains(signal)) {
             return Err(Error::new(
                 ErrorKind::Signals,
                 format!(

@@ -92,7 +92,7 @@ const NAMES: [&str; 12] = [
     "\u{202e}backwards\u{200b}\u{feff}",
     "e\u{301}\u{301}\u{301}\u{301}te\u{301}",
     "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:65535",
-    "/a/root/of/some/depth/services/gateway/src/handlers/upload/multipart.rs:1042:17",
+    "/a/base/of/some/depth/services/gateway/src/handlers/upload/multipart.rs:1042:17",
     " \n \t ",
 ];
 
