@@ -59,7 +59,7 @@ impl Runtime {
             .collect::<io::Result<_>>()
             .map_err(made)?;
         let signals = Signals::take(signals)?;
-        let shared = Arc::new(Shared::new(Clock::start(), config, bell, &alarms));
+        let shared = Arc::new(Shared::new(Clock::start(), config, bell, &alarms, cpus));
         let mut runtime = Runtime {
             shared: shared.clone(),
             threads: Vec::with_capacity(cpus.len()),
@@ -160,9 +160,7 @@ impl Drop for Runtime {
         }
         let report = Coordinator::new(self.shared.clone(), self.signals.take()).abandon();
         self.shared.board.conclude(&report);
-        for thread in self.threads.drain(..) {
-            let _told = thread.join();
-        }
+        self.join(&report);
     }
 }
 

@@ -17,8 +17,9 @@ use crate::mailbox::{Bell, Mailbox};
 use crate::phase::{Instants, Phase};
 use crate::report::CoreReport;
 use crate::ring::sys::event::EventFd;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};
+use crate::task::Pulse;
 
 /// See the module.
 #[derive(Debug)]
@@ -57,18 +58,21 @@ pub(crate) enum Request {
 }
 
 impl Shared {
-    /// The shared part of a runtime whose cores are woken by `alarms`.
+    /// The shared part of a runtime whose cores are woken by `alarms`, each on its one of `cpus`.
     pub(crate) fn new(
         clock: Clock,
         config: Shutdown,
         bell: Arc<EventFd>,
         alarms: &[Arc<EventFd>],
+        cpus: &[usize],
     ) -> Shared {
         Shared {
             clock,
             config,
             orders: Orders::default(),
-            stations: alarms.iter().cloned().map(Station::new).collect(),
+            stations: std::iter::zip(alarms, cpus)
+                .map(|(alarm, cpu)| Station::new(alarm.clone(), *cpu))
+                .collect(),
             board: Arc::default(),
             guards: Arc::new(Guards::new(bell.clone(), clock)),
             process_hooks: ProcessHooks::default(),
@@ -110,12 +114,18 @@ pub(crate) struct Station {
     pub(crate) mailbox: Mailbox,
     /// Wakes this core.
     pub(crate) bell: Arc<Bell>,
+    /// Its heartbeat.
+    pub(crate) pulse: Arc<Pulse>,
+    /// The processor it is pinned to.
+    pub(crate) cpu: usize,
     /// Letters this core posted to others, or to itself.
     pub(crate) sent: AtomicU64,
     /// Letters this core has taken out of its mailbox and run.
     pub(crate) handled: AtomicU64,
     /// How far the core is: a set of `progress` bits, added to only, but for `HOOKS_DONE`.
     progress: AtomicU32,
+    /// Set by the coordinator when the others left Draining without this core, before the order.
+    left_out: AtomicBool,
     /// The lowest bit: the core is quiet. The others count how often its quiet was broken, so two
     /// equal readings mean that it was not broken in between.
     quiet: AtomicU64,
@@ -142,14 +152,17 @@ pub(crate) mod progress {
 
 impl Station {
     /// The station of a core that has not started.
-    fn new(alarm: Arc<EventFd>) -> Station {
+    fn new(alarm: Arc<EventFd>, cpu: usize) -> Station {
         let bell = Arc::new(Bell::new(alarm));
         Station {
             mailbox: Mailbox::new(bell.clone()),
             bell,
+            pulse: Arc::default(),
+            cpu,
             sent: AtomicU64::new(0),
             handled: AtomicU64::new(0),
             progress: AtomicU32::new(0),
+            left_out: AtomicBool::new(false),
             quiet: AtomicU64::new(0),
             report: Mutex::new(None),
         }
@@ -170,6 +183,17 @@ impl Station {
     /// How far the core is.
     pub(crate) fn progress(&self) -> u32 {
         self.progress.load(Ordering::Acquire)
+    }
+
+    /// Says that the others go on without this core: it was stuck.
+    pub(crate) fn leave_out(&self) {
+        // The order that follows is what publishes it.
+        self.left_out.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the others left Draining without this core.
+    pub(crate) fn was_left_out(&self) -> bool {
+        self.left_out.load(Ordering::Relaxed)
     }
 
     /// Says that the core is quiet. Only the core says so.
@@ -330,7 +354,7 @@ mod tests {
     use super::*;
 
     fn station() -> Station {
-        Station::new(Arc::new(EventFd::new().expect("an eventfd")))
+        Station::new(Arc::new(EventFd::new().expect("an eventfd")), 0)
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::report::{CoreOutcome, CoreReport};
 use crate::ring::driver::Driver;
 use crate::ring::port::Wait;
 use crate::ring::sys::event::EventFd;
+use crate::ring::sys::thread;
 use crate::shared::{Shared, progress};
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
@@ -94,14 +95,15 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         ));
     }
     let driver = Driver::open(alarm.clone())?;
-    let bell = shared.stations[index].bell.clone();
+    let station = &shared.stations[index];
+    station.pulse.begin(thread::current_id());
     let linger = Duration::from_nanos(shared.config.linger_ns());
     Ok(Rc::new(Local {
         index,
         cpu,
         shared: shared.clone(),
         main: RefCell::new(None),
-        tasks: Tasks::new(bell),
+        tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
         io: RefCell::new(Io::new(driver, shared.clock.now_ns(), linger)),
         hooks: HookList::default(),
         closed: Cell::new(false),
@@ -121,7 +123,9 @@ fn run(local: &Rc<Local>, stop: &mut CoreStop) -> io::Result<()> {
 
 /// One turn. See the module.
 fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io::Result<()> {
-    local.io.borrow_mut().now_ns = local.now_ns();
+    let now_ns = local.now_ns();
+    local.station().pulse.begin_turn(now_ns);
+    local.io.borrow_mut().now_ns = now_ns;
     stop.obey(local);
     read_letters(local);
     {
@@ -194,6 +198,7 @@ fn enter(local: &Local, io: &mut Io, stop: &CoreStop, busy: bool) -> io::Result<
         Some(0) => Wait::No,
         Some(left_ns) => Wait::AtMost(Duration::from_nanos(left_ns)),
     };
+    station.pulse.rest();
     io.driver.enter(wait)
 }
 
@@ -212,6 +217,7 @@ pub(crate) fn run_process_hooks() {
 /// closed, what the kernel holds ended or leaked; then its report says so.
 fn fail(local: &Rc<Local>, stop: &mut CoreStop, error: String) -> CoreReport {
     let station = local.station();
+    station.pulse.begin_turn(local.now_ns());
     if station.advance(progress::FAILED) {
         local.shared.bell.ring();
     }

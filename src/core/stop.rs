@@ -362,6 +362,10 @@ impl CoreStop {
         if began {
             return;
         }
+        if local.station().was_left_out() && !self.cut_done {
+            // It was stuck when the others were done, so nobody has waited for what it has.
+            self.name_stragglers(local);
+        }
         self.end_work(local);
         let mut io = local.io.borrow_mut();
         io.begin_all_closes();

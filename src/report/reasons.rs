@@ -88,12 +88,16 @@ fn stuck_core(core: &CoreReport) -> Option<String> {
     Some(format!("core {}: {}", core.core, stuck_place(stuck)))
 }
 
-/// `in task "upload" since 1.2 s, spawned at src/main.rs:7:5; state S, ...`
+/// `in task 7 since 1.2 s, spawned at src/main.rs:7:5; state S, ...`
 fn stuck_place(stuck: &Stuck) -> String {
-    let since = duration(stuck.since_ms);
+    let since = if stuck.since_ms < 0.0 {
+        format!("{} before the stop", duration(-stuck.since_ms))
+    } else {
+        duration(stuck.since_ms)
+    };
     let mut words = match stuck.task.as_str() {
         "" => format!("outside of any task since {since}"),
-        task => format!("in task \"{}\" since {since}", fit(task, 40)),
+        task => format!("in {} since {since}", fit(task, 40)),
     };
     if let Some(site) = &stuck.spawned_at {
         words.push_str(&format!(", spawned at {}", fit_end(site, 60)));

@@ -10,13 +10,15 @@ use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
 use crate::hooks::unrun;
 use crate::phase::{Action, Input, Machine, Phase};
 use crate::report::{
-    ConfigReport, CoreOutcome, CoreReport, PhaseSpan, Report, Straggler, Stuck, Trigger,
+    ConfigReport, CoreOutcome, CoreReport, Letters, PhaseSpan, Report, Straggler, Trigger,
     TriggerKind, ms, ms_from, verdict_of,
 };
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
 use crate::shared::{Request, Shared, Station, progress};
+use crate::shutdown::autopsy;
 use crate::shutdown::signals::Signals;
+use crate::shutdown::watch::Watch;
 use crate::sync::Arc;
 use crate::sync::atomic::Ordering;
 
@@ -30,6 +32,8 @@ pub(crate) struct Coordinator {
     machine: Machine,
     /// What each core's progress was when last looked at.
     seen: Vec<u32>,
+    /// The watch over each core. Used during a stop only.
+    watches: Vec<Watch>,
     /// What began and hurried the stop, and when (ns).
     triggers: Vec<(Trigger, u64)>,
     /// When the coordinator last looked at the clock (ns).
@@ -48,6 +52,7 @@ impl Coordinator {
         Coordinator {
             machine: Machine::new(&shared.config),
             seen: vec![0; shared.stations.len()],
+            watches: vec![Watch::default(); shared.stations.len()],
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
             knows_hook: false,
@@ -100,6 +105,7 @@ impl Coordinator {
         self.notice_suspension(now_ns);
         self.hear_signals(now_ns);
         self.hear_requests(now_ns);
+        self.watch_cores(now_ns);
         self.hear_cores(now_ns);
         self.input(now_ns, Input::Tick);
         self.machine.phase() == Phase::Terminated
@@ -113,6 +119,9 @@ impl Coordinator {
         let stopping = self.machine.phase() != Phase::Running;
         if stopping && slept_ns > ns(HEARTBEAT) + ns(SUSPENSION_MIN) {
             let lost_ns = slept_ns - ns(HEARTBEAT);
+            self.watches
+                .iter_mut()
+                .for_each(|watch| watch.resume(now_ns));
             self.input(now_ns, Input::Suspended(lost_ns));
         }
     }
@@ -147,6 +156,17 @@ impl Coordinator {
         self.triggers.truncate(crate::config::TRIGGERS_KEPT);
     }
 
+    /// Looks at each core's heartbeat.
+    fn watch_cores(&mut self, now_ns: u64) {
+        if self.machine.phase() == Phase::Running {
+            return;
+        }
+        let stuck_after_ns = self.shared.config.stuck_after_ns();
+        for (station, watch) in self.shared.stations.iter().zip(&mut self.watches) {
+            let _stuck = watch.look(now_ns, station.pulse.turn_ns(), stuck_after_ns);
+        }
+    }
+
     /// Looks at how far each core is.
     fn hear_cores(&mut self, now_ns: u64) {
         let mut new = 0;
@@ -167,6 +187,7 @@ impl Coordinator {
             && self.all_quiet()
             && self.shared.guards.close_if_free()
         {
+            self.leave_out_stuck();
             self.input(now_ns, Input::AllQuiet);
         }
         if self.machine.phase() == Phase::Hooks && self.all(progress::HOOKS_DONE) {
@@ -177,6 +198,15 @@ impl Coordinator {
         }
         if self.all(progress::GONE) {
             self.input(now_ns, Input::AllClosed);
+        }
+    }
+
+    /// Tells the cores that are stuck that the others leave Draining without them.
+    fn leave_out_stuck(&self) {
+        for (station, watch) in self.shared.stations.iter().zip(&self.watches) {
+            if watch.is_stuck() {
+                station.leave_out();
+            }
         }
     }
 
@@ -203,8 +233,9 @@ impl Coordinator {
             return;
         }
         self.process_hooks_sent = true;
-        for (station, seen) in self.shared.stations.iter().zip(&self.seen) {
-            if seen & progress::GONE != 0 {
+        let stations = self.shared.stations.iter();
+        for (station, (seen, watch)) in stations.zip(self.seen.iter().zip(&self.watches)) {
+            if seen & progress::GONE != 0 || watch.is_stuck() {
                 continue;
             }
             let letter = Box::new(crate::core::run_process_hooks);
@@ -243,25 +274,26 @@ impl Coordinator {
         self.input(now_ns, Input::Trigger);
     }
 
-    /// Whether every core has `bits`, or is gone.
+    /// Whether every core has `bits`, or is gone, or stuck.
     fn all(&self, bits: u32) -> bool {
-        self.seen
-            .iter()
-            .all(|seen| seen & bits == bits || seen & progress::GONE != 0)
+        self.seen.iter().zip(&self.watches).all(|(seen, watch)| {
+            seen & bits == bits || seen & progress::GONE != 0 || watch.is_stuck()
+        })
     }
 
     /// Whether all cores are quiet at one moment: each says so, every letter is handled, and the
     /// same is read again. A letter between two cores breaks the quiet of its reader before it
-    /// counts as handled, so it cannot hide between the readings.
+    /// counts as handled, so it cannot hide between the readings. A core that is stuck is not
+    /// asked: nobody knows when it will read its letters.
     fn all_quiet(&self) -> bool {
         let read = || -> Option<Vec<u64>> {
             self.shared
                 .stations
                 .iter()
-                .zip(&self.seen)
-                .map(|(station, seen)| {
+                .zip(self.seen.iter().zip(&self.watches))
+                .map(|(station, (seen, watch))| {
                     let gone = seen & progress::GONE != 0;
-                    if gone {
+                    if gone || watch.is_stuck() {
                         Some(0)
                     } else {
                         station.quiet_reading()
@@ -333,7 +365,7 @@ impl Coordinator {
     fn report(self) -> Report {
         let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
         let now_ns = self.shared.clock.now_ns();
-        let cores = self.core_reports(now_ns);
+        let cores = self.core_reports(start_ns, now_ns);
         let mut report = Report {
             triggers: self
                 .triggers
@@ -371,7 +403,7 @@ impl Coordinator {
     }
 
     /// Each core's last word; a core that left none is stuck.
-    fn core_reports(&self, now_ns: u64) -> Vec<CoreReport> {
+    fn core_reports(&self, start_ns: u64, now_ns: u64) -> Vec<CoreReport> {
         self.shared
             .stations
             .iter()
@@ -379,13 +411,14 @@ impl Coordinator {
             .map(|(core, station)| {
                 station.take_report().unwrap_or_else(|| CoreReport {
                     core,
+                    cpu: station.cpu,
                     outcome: CoreOutcome::Stuck,
-                    stuck: Some(Stuck {
-                        task: "unknown".to_owned(),
-                        state: "did not end by the hard deadline".to_owned(),
-                        since_ms: ms(now_ns),
-                        ..Stuck::default()
-                    }),
+                    letters: Letters {
+                        sent: station.sent.load(Ordering::Acquire),
+                        handled: station.handled.load(Ordering::Acquire),
+                        returned: 0,
+                    },
+                    stuck: Some(autopsy::of(station, start_ns, now_ns)),
                     ..CoreReport::default()
                 })
             })

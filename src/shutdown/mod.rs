@@ -73,8 +73,10 @@
 
 #![forbid(unsafe_code)]
 
+mod autopsy;
 pub(crate) mod coordinator;
 pub(crate) mod signals;
+mod watch;
 
 pub use crate::config::Shutdown;
 pub use crate::phase::Phase;

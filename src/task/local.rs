@@ -7,6 +7,7 @@ use std::ptr::{self, NonNull};
 #[cfg(test)]
 use super::Info;
 use super::join::JoinError;
+use super::pulse::Pulse;
 use super::queue::{Foreign, Live, Ready};
 use super::raw::{Header, Polled, Task, quietly};
 use super::state::Left;
@@ -34,12 +35,14 @@ pub(super) struct Shared {
     pub(super) foreign: Foreign,
     /// Rung after each push to `foreign`.
     alarm: Arc<dyn Alarm>,
+    /// Told whose code runs. Written by the owner only.
+    pub(super) pulse: Arc<Pulse>,
     /// The owner's side. Touched by no other thread, and without a destructor, for the last one to
     /// hold the core may be any thread.
     local: Local,
 }
 
-// SAFETY: `foreign` and `alarm` are made for all threads. `local` is reached by `Shared::local`
+// SAFETY: `foreign`, `alarm` and `pulse` are made for all threads. `local` is reached by `Shared::local`
 // only, whose callers promise to be on the owner's thread; dropping it touches nothing, since it is
 // made of `Cell`s of plain values.
 unsafe impl Send for Shared {}
@@ -47,10 +50,11 @@ unsafe impl Send for Shared {}
 unsafe impl Sync for Shared {}
 
 impl Shared {
-    pub(super) fn new(alarm: Arc<dyn Alarm>) -> Shared {
+    pub(super) fn new(alarm: Arc<dyn Alarm>, pulse: Arc<Pulse>) -> Shared {
         Shared {
             foreign: Foreign::new(),
             alarm,
+            pulse,
             local: Local::default(),
         }
     }
@@ -199,7 +203,7 @@ impl Local {
 
     /// Polls ready tasks. A call from inside a poll does nothing: the task being polled might be
     /// the first in the queue.
-    pub(super) fn run(&self, budget: usize) -> Ran {
+    pub(super) fn run(&self, budget: usize, pulse: &Pulse) -> Ran {
         let mut ran = Ran::default();
         if self.current.get().is_some() {
             return ran;
@@ -217,6 +221,9 @@ impl Local {
                 ran.essential += usize::from(matches!(kind, Kind::Main | Kind::Essential));
             }
         }
+        // Once for all: from one task to the next the name of the former stands, which is also
+        // that of whose output and wakers are dropped in between.
+        pulse.leave();
         ran
     }
 
@@ -231,6 +238,8 @@ impl Local {
             return false;
         }
         self.current.set(Some(task));
+        let pulse = &task.header().shared.pulse;
+        pulse.enter(task.header().info, false);
         let polled = task.poll();
         self.current.set(None);
         match polled {
@@ -303,7 +312,11 @@ impl Local {
             _ => JoinError::cancelled(site),
         };
         let outer = self.destroying.replace(true);
+        let pulse = &task.header().shared.pulse;
+        let around = pulse.outer();
+        pulse.enter(task.header().info, true);
         task.destroy(error);
+        pulse.return_to(around);
         self.destroying.set(outer);
         self.conclude(task, ending);
     }

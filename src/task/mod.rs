@@ -18,7 +18,7 @@
 //!
 //! To read, from the bottom: `state` (the word that threads share), `raw` (one task in memory),
 //! `waker` (what it hands out), `queue` (the lists), `local` (a task's life on its core), `join`
-//! (what the user holds). They know each other in a circle: a queue is made of tasks, a task hands
+//! (what the user holds), `pulse` (what other threads may know of what runs). They know each other in a circle: a queue is made of tasks, a task hands
 //! out wakers, and a wake leads back to the queue.
 //!
 //! *Invariants.* No future and no output is touched on another thread. No user code runs while
@@ -27,6 +27,7 @@
 
 mod join;
 mod local;
+mod pulse;
 mod queue;
 mod raw;
 mod state;
@@ -42,6 +43,7 @@ use std::panic::Location;
 use crate::sync::Arc;
 pub use join::{JoinError, JoinHandle};
 use local::{Local, Shared};
+pub(crate) use pulse::{Pulse, Running};
 use raw::Task;
 
 /// What a wake from a foreign thread rings so that a sleeping core looks at its foreign queue.
@@ -126,9 +128,9 @@ pub(crate) struct Tasks {
 }
 
 impl Tasks {
-    /// No tasks yet. Makes this thread the owner of those to come.
-    pub(crate) fn new(alarm: Arc<dyn Alarm>) -> Tasks {
-        let shared = Arc::new(Shared::new(alarm));
+    /// No tasks yet. Makes this thread the owner of those to come. `pulse` is told whose code runs.
+    pub(crate) fn new(alarm: Arc<dyn Alarm>, pulse: Arc<Pulse>) -> Tasks {
+        let shared = Arc::new(Shared::new(alarm, pulse));
         shared.settle_here();
         Tasks {
             shared,
@@ -180,7 +182,7 @@ impl Tasks {
     /// goes to the back of the queue. A call from inside a poll does nothing.
     pub(crate) fn run(&self, budget: usize) -> Ran {
         self.shared.settle_here();
-        self.local().run(budget)
+        self.local().run(budget, &self.shared.pulse)
     }
 
     /// Whether the run queue has something in it.

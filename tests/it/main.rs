@@ -39,6 +39,7 @@ mod refused;
 mod rounds;
 mod stages;
 mod stop;
+mod stuck;
 mod tasks;
 mod tidy;
 mod traffic;
@@ -90,6 +91,7 @@ fn play(role: &str) -> ExitCode {
         "rounds" => rounds::rounds,
         "slow_reader" => traffic::slow_reader,
         "stages" => stages::stages,
+        "stalls" => stuck::stalls,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
@@ -121,6 +123,7 @@ fn trials() -> Vec<Trial> {
         rounds::promises,
         stages::promises,
         stop::promises,
+        stuck::promises,
         tasks::promises,
         tidy::promises,
         traffic::promises,

@@ -85,7 +85,7 @@ fn a_stuck_core_is_named_with_its_task_and_its_error_with_its_core() {
         top,
         [
             "stuck (exit 82): left after 9.05 s of 9 s, because a main future failed",
-            "stuck     core 2: in task \"resize-image\" since 80 ms, spawned at",
+            "stuck     core 2: in resize-image since 80 ms, spawned at",
             "          src/handlers/images.rs:107:13; state R (running)",
             "failed    core 3: Address already in use (os error 98)",
         ]

@@ -7,6 +7,7 @@ pub(crate) mod event;
 pub(crate) mod forward;
 pub(crate) mod signal;
 pub(crate) mod socket;
+pub(crate) mod thread;
 
 use std::io;
 

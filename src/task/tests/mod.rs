@@ -51,7 +51,7 @@ impl Bell {
 
 fn core() -> (Tasks, Arc<Bell>) {
     let bell = Arc::new(Bell::default());
-    (Tasks::new(bell.clone()), bell)
+    (Tasks::new(bell.clone(), Arc::default()), bell)
 }
 
 impl Tasks {

@@ -1,0 +1,138 @@
+//! What can be said of a core that does not come back from its turn: which task it polls, and what
+//! the kernel says of its thread.
+
+#![forbid(unsafe_code)]
+
+use crate::report::{Stuck, ms_from};
+use crate::shared::Station;
+use crate::task::{Kind, Running};
+
+/// Where the core of `station` hangs, at the end of a stop that began at `start_ns`.
+pub(crate) fn of(station: &Station, start_ns: u64, now_ns: u64) -> Stuck {
+    let pulse = &station.pulse;
+    let running = pulse.running();
+    let thread = pulse.thread();
+    Stuck {
+        task: running.map_or_else(String::new, name),
+        spawned_at: running.map(|running| running.info.site.to_string()),
+        since_ms: ms_from(start_ns, pulse.turn_ns().unwrap_or(now_ns)),
+        state: thread.map_or_else(String::new, state),
+        wchan: thread.and_then(wait_channel),
+    }
+}
+
+/// The task by the name it has among the stragglers.
+fn name(running: Running) -> String {
+    let id = running.info.id;
+    let name = match running.info.kind {
+        Kind::Main => format!("main {id}"),
+        Kind::Essential => format!("task {id}"),
+        Kind::Background => format!("background task {id}"),
+        Kind::Hook => format!("hooks' task {id}"),
+    };
+    if running.dropping {
+        format!("{name} (its destructor)")
+    } else {
+        name
+    }
+}
+
+/// One of the kernel's files on a thread of this process.
+fn read(thread: u32, file: &str) -> Option<String> {
+    std::fs::read_to_string(format!("/proc/self/task/{thread}/{file}")).ok()
+}
+
+/// `R (running)`, or `S (sleeping) in futex`.
+fn state(thread: u32) -> String {
+    let letter = read(thread, "stat").and_then(|stat| state_letter(&stat));
+    let mut words = match letter {
+        None => return "unknown".to_owned(),
+        Some('R') => "R (running)".to_owned(),
+        Some('S') => "S (sleeping)".to_owned(),
+        Some('D') => "D (waiting, not to be disturbed)".to_owned(),
+        Some('T' | 't') => "T (stopped)".to_owned(),
+        Some('Z' | 'X') => "gone".to_owned(),
+        Some(other) => other.to_string(),
+    };
+    let call = read(thread, "syscall").and_then(|syscall| syscall_number(&syscall));
+    if let Some(number) = call {
+        words.push_str(&format!(" in {}", syscall_name(number)));
+    }
+    words
+}
+
+/// The third field of `stat`; the second is in brackets and may hold anything.
+fn state_letter(stat: &str) -> Option<char> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.trim_start().chars().next()
+}
+
+/// The number of the system call a thread is in. None where it runs (`running`) or waits outside
+/// of any (`-1 ...`).
+fn syscall_number(syscall: &str) -> Option<i64> {
+    let first = syscall.split_whitespace().next()?;
+    first.parse().ok().filter(|number| *number >= 0)
+}
+
+/// The name of the calls a thread is likely to hang in, and the number of any other.
+fn syscall_name(number: i64) -> String {
+    let known = [
+        (libc::SYS_futex, "futex"),
+        (libc::SYS_nanosleep, "nanosleep"),
+        (libc::SYS_clock_nanosleep, "clock_nanosleep"),
+        (libc::SYS_read, "read"),
+        (libc::SYS_write, "write"),
+        (libc::SYS_recvfrom, "recvfrom"),
+        (libc::SYS_sendto, "sendto"),
+        (libc::SYS_connect, "connect"),
+        (libc::SYS_accept4, "accept4"),
+        (libc::SYS_ppoll, "ppoll"),
+        (libc::SYS_epoll_pwait, "epoll_pwait"),
+        (libc::SYS_io_uring_enter, "io_uring_enter"),
+        (libc::SYS_openat, "openat"),
+        (libc::SYS_fsync, "fsync"),
+        (libc::SYS_fdatasync, "fdatasync"),
+        (libc::SYS_flock, "flock"),
+        (libc::SYS_wait4, "wait4"),
+    ];
+    let name = known.iter().find(|(known, _)| *known == number);
+    name.map_or_else(
+        || format!("system call {number}"),
+        |(_, name)| (*name).to_owned(),
+    )
+}
+
+/// What the thread waits for in the kernel; the kernel says `0` where that is nothing.
+fn wait_channel(thread: u32) -> Option<String> {
+    let channel = read(thread, "wchan")?;
+    let channel = channel.trim();
+    (!channel.is_empty() && channel != "0").then(|| channel.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_of_any_name_has_its_state_read() {
+        assert_eq!(state_letter("12 (a ) S (b) R 1 2"), Some('R'));
+        assert_eq!(state_letter("12 (evenfall-0) S 1"), Some('S'));
+        assert_eq!(state_letter("12"), None);
+    }
+
+    #[test]
+    fn only_a_system_call_has_a_number() {
+        assert_eq!(syscall_number("running\n"), None);
+        assert_eq!(syscall_number("-1 0x7ffd 0x7f00\n"), None);
+        assert_eq!(syscall_number("202 0x1 0x0 0x7f\n"), Some(202));
+        assert_eq!(syscall_name(libc::SYS_futex), "futex");
+        assert_eq!(syscall_name(99_999), "system call 99999");
+    }
+
+    #[test]
+    fn a_thread_that_runs_says_so() {
+        let words = state(crate::ring::sys::thread::current_id());
+        assert!(words.starts_with("R (running)"), "{words}");
+        assert_eq!(state(u32::MAX), "unknown");
+    }
+}

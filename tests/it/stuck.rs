@@ -1,0 +1,321 @@
+//! A core that hangs in a user's code holds up nobody but its own clients.
+//!
+//! The server of these tests has a port for each of its two cores, so that a
+//! test knows whose client it is.
+#![forbid(unsafe_code)]
+
+use std::future::pending;
+use std::io;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
+
+use evenfall::{Cores, Runtime, Shutdown, spawn, spawn_on};
+use serde_json::{Value, json};
+
+use crate::args::Args;
+use crate::process::{Program, say};
+use crate::promise::{Count, load, promises};
+use crate::report::Report;
+use crate::server::{answer_all, conclude};
+
+promises![
+    a_core_that_spins_is_left_out_and_named,
+    a_core_in_a_blocking_sleep_is_left_out_and_named,
+    a_core_that_waits_for_a_lock_is_left_out_and_named,
+    a_core_that_hangs_in_a_destructor_is_left_out_and_named,
+    every_core_stuck_ends_by_the_hard_deadline,
+    the_siblings_clients_do_not_notice_a_stuck_core,
+    a_core_that_wakes_up_in_time_is_not_stuck,
+    a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost,
+    a_core_that_is_stopped_and_continued_is_not_stuck,
+];
+
+/// A server whose core 1 hangs as `words` say, and the address of core 0.
+fn hanging(words: &[&str]) -> (Program, String) {
+    let mut server = Program::role("stalls", words);
+    let address = server.line("siblings on ");
+    server.line("hanging");
+    (server, address)
+}
+
+/// The part of the report that says where the one stuck core hangs.
+#[track_caller]
+fn stuck(report: &Report) -> Value {
+    assert_eq!(report.verdict(), "stuck");
+    let is_stuck = |core: &&Value| core["outcome"] == "stuck";
+    let cores: Vec<&Value> = report.cores().iter().filter(is_stuck).collect();
+    assert_eq!(cores.len(), 1, "{cores:?}");
+    assert_eq!(cores[0]["core"], 1);
+    let stuck = cores[0]["stuck"].clone();
+    let site = stuck["spawned_at"].as_str().expect("a place in a source");
+    assert!(site.contains("stuck.rs:"), "{stuck}");
+    let since_ms = stuck["since_ms"].as_f64().expect("a time");
+    assert!(since_ms <= 100.0, "it hung before the stop: {stuck}");
+    stuck
+}
+
+/// Stops a server that hangs in this way, and says where it hung.
+#[track_caller]
+fn hung(how: &str) -> Value {
+    let how = format!("how={how}");
+    let (server, _) = hanging(&[&how, "stuck_after=200", "timeout=3000"]);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(82);
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms < 3_050.0, "{elapsed_ms} ms of 3 s");
+    let stuck = stuck(&report);
+    assert!(
+        stuck["task"].as_str().is_some_and(|task| !task.is_empty()),
+        "{stuck}"
+    );
+    stuck
+}
+
+fn a_core_that_spins_is_left_out_and_named() {
+    let stuck = hung("spin");
+    assert_eq!(stuck["state"], "R (running)", "{stuck}");
+}
+
+fn a_core_in_a_blocking_sleep_is_left_out_and_named() {
+    let stuck = hung("sleep");
+    let state = stuck["state"].as_str().unwrap_or_default();
+    assert!(state.starts_with("S (sleeping) in "), "{stuck}");
+    assert!(state.ends_with("nanosleep"), "{stuck}");
+    let wchan = stuck["wchan"].as_str().unwrap_or_default();
+    assert!(wchan.contains("nanosleep"), "{stuck}");
+}
+
+fn a_core_that_waits_for_a_lock_is_left_out_and_named() {
+    let stuck = hung("lock");
+    assert_eq!(stuck["state"], "S (sleeping) in futex", "{stuck}");
+    let wchan = stuck["wchan"].as_str().unwrap_or_default();
+    assert!(wchan.contains("futex"), "{stuck}");
+}
+
+/// The future is dropped by the cut, and its destructor does not end.
+fn a_core_that_hangs_in_a_destructor_is_left_out_and_named() {
+    let words = ["how=drop", "stuck_after=200", "timeout=1000"];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(82);
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms < 1_150.0, "{elapsed_ms} ms of 1 s");
+    let cores = report.cores();
+    let stuck = &cores[1]["stuck"];
+    let task = stuck["task"].as_str().unwrap_or_default();
+    assert!(task.ends_with("(its destructor)"), "{stuck}");
+    let since_ms = stuck["since_ms"].as_f64().expect("a time");
+    assert!(since_ms > 500.0, "since the drain deadline: {stuck}");
+}
+
+fn every_core_stuck_ends_by_the_hard_deadline() {
+    let words = ["how=sleep", "all=true", "stuck_after=200", "timeout=2000"];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(82);
+    assert!(report.elapsed_ms() < 2_050.0, "{}", report.elapsed_ms());
+    for core in report.cores() {
+        assert_eq!(core["outcome"], "stuck");
+    }
+}
+
+/// A request of the sibling's is in work for longer than the watchdog waits.
+fn the_siblings_clients_do_not_notice_a_stuck_core() {
+    let words = ["how=spin", "stuck_after=200", "timeout=20000"];
+    let (server, address) = hanging(&words);
+    let words = "connections=32 size=500 warm=5000";
+    let mut steady = load(&address, words);
+    steady.line("warm");
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(82);
+    let count = Count::of(steady);
+    count.ended_well();
+    let _named = stuck(&report);
+    let sibling = &report.cores()[0];
+    assert_eq!(sibling["outcome"], "finished");
+    assert_eq!(sibling["connections"]["accepted_total"], 32);
+    assert_eq!(sibling["connections"]["forced"], 0);
+    // The hook of a core that is not stuck has run.
+    assert_eq!(sibling["hooks"][0]["outcome"], "ok", "{sibling}");
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms < 5_000.0, "the deadline was not waited for");
+}
+
+/// While the other core is still at work, the hanging one comes back.
+fn a_core_that_wakes_up_in_time_is_not_stuck() {
+    let words = ["how=sleep", "for=700", "work=1500", "stuck_after=200"];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    assert!(report.elapsed_ms() > 500.0, "the other core was at work");
+    for core in report.cores() {
+        assert_eq!(core["outcome"], "finished");
+    }
+}
+
+/// The others have passed their hooks, but one of them still closes.
+fn a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost() {
+    let words = [
+        "how=sleep",
+        "for=900",
+        "hook=1500",
+        "stuck_after=200",
+        "lives_on=true",
+    ];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(81);
+    let cores = report.cores();
+    assert_eq!(cores[1]["outcome"], "finished", "{}", cores[1]);
+    assert_eq!(cores[1]["hooks"][0]["outcome"], "ok", "its hook ran, too");
+    let stragglers = cores[1]["stragglers"].as_array().expect("a list");
+    let named = stragglers.iter().any(|straggler| {
+        let site = straggler["spawned_at"].as_str().unwrap_or_default();
+        straggler["kind"] == "task" && site.contains("stuck.rs:")
+    });
+    assert!(named, "{stragglers:?}");
+}
+
+/// Every core is in a turn when the process stands still for longer than the
+/// watchdog waits, and for longer than the dead-man would.
+fn a_core_that_is_stopped_and_continued_is_not_stuck() {
+    let words = [
+        "how=spin",
+        "for=1200",
+        "all=true",
+        "stuck_after=2000",
+        "timeout=3000",
+    ];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    std::thread::sleep(Duration::from_millis(300));
+    server.signal(libc::SIGSTOP);
+    // The point of the test is that time goes by.
+    std::thread::sleep(Duration::from_millis(3_500));
+    server.signal(libc::SIGCONT);
+    let report = server.finish().report(0);
+    let suspended_ms = report.part("suspended_ms").as_f64().expect("a time");
+    assert!(suspended_ms > 3_000.0, "{suspended_ms} ms");
+}
+
+/// How a core hangs.
+#[derive(Clone, Debug)]
+struct Hang {
+    /// `spin`, `sleep`, `lock` or `drop`.
+    how: String,
+    /// For how long.
+    time: Duration,
+    /// A lock that nobody lets go of.
+    lock: Arc<Mutex<()>>,
+    /// Waits for ever after it has come back.
+    lives_on: bool,
+}
+
+impl Hang {
+    /// The task that hangs.
+    async fn hang(self) {
+        if self.how == "drop" {
+            let _hangs = HangsInDrop(self);
+            say("hanging");
+            return pending().await;
+        }
+        self.now();
+        if self.lives_on {
+            pending::<()>().await;
+        }
+    }
+
+    fn now(&self) {
+        say("hanging");
+        match self.how.as_str() {
+            "spin" => {
+                let until = Instant::now() + self.time;
+                while Instant::now() < until {
+                    std::hint::spin_loop();
+                }
+            }
+            "lock" => drop(self.lock.lock()),
+            _ => std::thread::sleep(self.time),
+        }
+    }
+}
+
+/// Hangs when it is dropped.
+struct HangsInDrop(Hang);
+
+impl Drop for HangsInDrop {
+    fn drop(&mut self) {
+        std::thread::sleep(self.0.time);
+    }
+}
+
+/// Core 0 echoes on a port of its own; on core 1 (with `all` on both) a task
+/// hangs, `how` and `for` how many milliseconds: for ever by default. Core 0
+/// has a task of `work` milliseconds, and each core a hook of `hook`. With
+/// `lives_on` the task that hung waits for ever when it has come back.
+pub(crate) fn stalls(mut args: Args) -> ExitCode {
+    let mut shutdown = Shutdown::default();
+    if let Some(timeout) = args.millis("timeout") {
+        shutdown = shutdown.timeout(timeout);
+    }
+    if let Some(stuck_after) = args.millis("stuck_after") {
+        shutdown = shutdown.stuck_after(stuck_after);
+    }
+    let lock = Arc::new(Mutex::new(()));
+    let hang = Hang {
+        how: args.take("how").expect("how is spin, sleep, lock or drop"),
+        time: args.millis("for").unwrap_or(Duration::from_secs(3600)),
+        lock: Arc::clone(&lock),
+        lives_on: args.number("lives_on", false),
+    };
+    let work = args.millis("work");
+    let hook = args.millis("hook").unwrap_or_default();
+    let all = args.number("all", false);
+    args.finish();
+    let (held, is_held) = mpsc::channel();
+    std::thread::spawn(move || {
+        let _never_let_go = lock.lock();
+        let _told = held.send(());
+        loop {
+            std::thread::park();
+        }
+    });
+    is_held.recv().expect("the thread holds the lock");
+    let result = (|| {
+        let mut runtime = Runtime::builder()
+            .cores(Cores::Count(2))
+            .shutdown(shutdown)
+            .build()?;
+        let listener = runtime.bind("127.0.0.1:0")?;
+        runtime.run(move |core| {
+            // The first socket is the one that listens, and core 0's.
+            let siblings = (core.index() == 0).then(|| listener.on(&core));
+            let (hang, address) = (hang.clone(), listener.local_addr());
+            async move {
+                core.on_shutdown("wait", Duration::from_secs(5), async move || {
+                    evenfall::time::sleep(hook).await;
+                    Ok::<(), io::Error>(())
+                });
+                match siblings {
+                    Some(siblings) => {
+                        say(&format!("siblings on {address}"));
+                        if let Some(work) = work {
+                            drop(spawn(evenfall::time::sleep(work)));
+                        }
+                        let elsewhere = hang.clone();
+                        let sent = spawn_on(1, move || elsewhere.hang());
+                        drop(sent.expect("core 1 is there"));
+                        if all {
+                            drop(spawn(hang.hang()));
+                        }
+                        siblings.serve(answer_all).await
+                    }
+                    None => Ok(()),
+                }
+            }
+        })
+    })();
+    conclude(result, &json!({}))
+}
