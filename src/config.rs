@@ -108,6 +108,10 @@ pub(crate) const HANDSHAKE_RECENT: Duration = Duration::from_secs(1);
 /// How often the coordinator wakes during a stop, and one tick of the dead-man.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
 
+/// The tick of the dead-man that leaves the process. After the first `run` should have returned;
+/// the others are for a machine too busy to let it.
+pub(crate) const DEAD_MAN_TICKS: u32 = 5;
+
 /// A wait that took this much longer than the heartbeat was a suspension of the process, not a
 /// late wake.
 pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
@@ -186,6 +190,11 @@ const _: () = {
     // The floor of Closing is one heartbeat: a cut is seen at the next one.
     assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
     assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());
+    // A stop that takes all its time, last words and all, is over two ticks before the dead-man.
+    assert!(
+        LAST_WORDS.as_millis() + 2 * HEARTBEAT.as_millis()
+            < DEAD_MAN_TICKS as u128 * HEARTBEAT.as_millis()
+    );
     // A forced stop has room for a turn of hooks and for Closing.
     assert!(2 * CLOSE_FLOOR.as_millis() <= FORCE_BUDGET.as_millis());
     // Two counted signals leave time to hear the second as a second one.

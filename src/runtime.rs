@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Handle};
 use crate::net::Listener;
 use crate::report::Report;
+use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::EventFd;
 use crate::shared::{Shared, progress};
 use crate::shutdown::coordinator::Coordinator;
@@ -39,6 +40,8 @@ pub struct Runtime {
     threads: Vec<ThreadHandle<()>>,
     /// The signals, if it has them, until it runs.
     signals: Option<Signals>,
+    /// Ends the process if the stop does not end; given to the coordinator.
+    dead_man: Option<DeadMan>,
     /// Whether it ran.
     ran: bool,
     /// Keeps it on its thread.
@@ -59,11 +62,21 @@ impl Runtime {
             .collect::<io::Result<_>>()
             .map_err(made)?;
         let signals = Signals::take(signals)?;
+        let dead_man = DeadMan::new().map_err(|error| {
+            Error::new(
+                ErrorKind::Signals,
+                "the dead-man's timer cannot be made: the limit on pending signals (ulimit -i) is \
+                 reached, or every real-time signal of this process has a handler; raise it, or \
+                 leave one free",
+            )
+            .with_source(error)
+        })?;
         let shared = Arc::new(Shared::new(Clock::start(), config, bell, &alarms, cpus));
         let mut runtime = Runtime {
             shared: shared.clone(),
             threads: Vec::with_capacity(cpus.len()),
             signals,
+            dead_man: Some(dead_man),
             ran: false,
             not_send: PhantomData,
         };
@@ -132,10 +145,18 @@ impl Runtime {
         }
         drop(main);
         self.ran = true;
-        let report = Coordinator::new(self.shared.clone(), self.signals.take()).run();
+        let (report, dead_man) = self.coordinator().run();
         self.join(&report);
         self.shared.board.conclude(&report);
+        // Until here: a thread's last destructors are a user's, too.
+        drop(dead_man);
         Ok(report)
+    }
+
+    /// The coordinator of this runtime.
+    fn coordinator(&mut self) -> Coordinator {
+        let (signals, dead_man) = (self.signals.take(), self.dead_man.take());
+        Coordinator::new(self.shared.clone(), signals, dead_man)
     }
 
     /// Joins the threads of the cores that are gone; one that is stuck is left behind.
@@ -158,7 +179,7 @@ impl Drop for Runtime {
         for station in &self.shared.stations[self.threads.len()..] {
             let _new = station.advance(progress::GONE);
         }
-        let report = Coordinator::new(self.shared.clone(), self.signals.take()).abandon();
+        let (report, _dead_man) = self.coordinator().abandon();
         self.shared.board.conclude(&report);
         self.join(&report);
     }

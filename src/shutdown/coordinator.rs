@@ -13,6 +13,7 @@ use crate::report::{
     ConfigReport, CoreOutcome, CoreReport, Letters, PhaseSpan, Report, Straggler, Trigger,
     TriggerKind, ms, ms_from, verdict_of,
 };
+use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
 use crate::shared::{Request, Shared, Station, progress};
@@ -28,6 +29,8 @@ pub(crate) struct Coordinator {
     shared: Arc<Shared>,
     /// The signals, if this runtime has them.
     signals: Option<Signals>,
+    /// Ends the process if this does not. Armed for the hard deadline while there is one.
+    dead_man: Option<DeadMan>,
     /// Decides.
     machine: Machine,
     /// What each core's progress was when last looked at.
@@ -48,7 +51,11 @@ pub(crate) struct Coordinator {
 
 impl Coordinator {
     /// A coordinator for a runtime that was just built.
-    pub(crate) fn new(shared: Arc<Shared>, signals: Option<Signals>) -> Coordinator {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        signals: Option<Signals>,
+        dead_man: Option<DeadMan>,
+    ) -> Coordinator {
         Coordinator {
             machine: Machine::new(&shared.config),
             seen: vec![0; shared.stations.len()],
@@ -60,20 +67,22 @@ impl Coordinator {
             held: Vec::new(),
             shared,
             signals,
+            dead_man,
         }
     }
 
-    /// Coordinates until every core is gone or given up.
-    pub(crate) fn run(mut self) -> Report {
+    /// Coordinates until every core is gone or given up. The dead-man lives on until it is dropped.
+    pub(crate) fn run(mut self) -> (Report, Option<DeadMan>) {
         while !self.step() {
             self.wait();
         }
         self.wait_for_last_words();
-        self.report()
+        let dead_man = self.dead_man.take();
+        (self.report(), dead_man)
     }
 
     /// Stops at once, without a run: for a runtime that is dropped.
-    pub(crate) fn abandon(mut self) -> Report {
+    pub(crate) fn abandon(mut self) -> (Report, Option<DeadMan>) {
         let now_ns = self.shared.clock.now_ns();
         self.input(now_ns, Input::Force);
         self.run()
@@ -316,7 +325,13 @@ impl Coordinator {
         let orders = &self.shared.orders;
         for action in actions {
             match action {
-                Action::Publish(instants) => orders.publish(&instants),
+                Action::Publish(instants) => {
+                    orders.publish(&instants);
+                    if let Some(dead_man) = &self.dead_man {
+                        let left_ns = instants.hard_deadline.saturating_sub(now_ns);
+                        dead_man.arm(Duration::from_nanos(left_ns));
+                    }
+                }
                 Action::Enter(phase) => {
                     orders.enter(phase);
                     self.shared.board.enter(phase);

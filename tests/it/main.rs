@@ -21,6 +21,7 @@ mod wire;
 
 mod after_cut;
 mod closing;
+mod dead_man;
 mod deadline;
 mod delivery;
 mod example;
@@ -96,6 +97,7 @@ fn play(role: &str) -> ExitCode {
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
         "user_code" => user_code::user_code,
+        "wedged" => dead_man::wedged,
         _ => panic!("nobody plays {role}"),
     };
     role(Args::of_this_process())
@@ -105,6 +107,7 @@ fn trials() -> Vec<Trial> {
     let modules = [
         after_cut::promises,
         closing::promises,
+        dead_man::promises,
         deadline::promises,
         delivery::promises,
         example::promises,

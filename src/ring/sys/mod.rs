@@ -3,6 +3,7 @@
 //! The functions take and give owned or borrowed descriptors, so no caller can name a descriptor
 //! that is not open. Errors are the kernel's errno, untouched.
 
+pub(crate) mod dead_man;
 pub(crate) mod event;
 pub(crate) mod forward;
 pub(crate) mod signal;
