@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::Shutdown;
 use crate::guard::Guards;
 use crate::hooks::ProcessHooks;
+use crate::io::listening::Listening;
 use crate::mailbox::{Bell, Mailbox};
 use crate::phase::{Instants, Phase};
 use crate::report::CoreReport;
@@ -114,6 +115,8 @@ pub(crate) struct Station {
     pub(crate) mailbox: Mailbox,
     /// Wakes this core.
     pub(crate) bell: Arc<Bell>,
+    /// Its listening sockets.
+    pub(crate) listening: Arc<Listening>,
     /// Its heartbeat.
     pub(crate) pulse: Arc<Pulse>,
     /// The processor it is pinned to.
@@ -157,6 +160,7 @@ impl Station {
         Station {
             mailbox: Mailbox::new(bell.clone()),
             bell,
+            listening: Arc::default(),
             pulse: Arc::default(),
             cpu,
             sent: AtomicU64::new(0),

@@ -104,7 +104,12 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         shared: shared.clone(),
         main: RefCell::new(None),
         tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
-        io: RefCell::new(Io::new(driver, shared.clock.now_ns(), linger)),
+        io: RefCell::new(Io::new(
+            driver,
+            station.listening.clone(),
+            shared.clock.now_ns(),
+            linger,
+        )),
         hooks: HookList::default(),
         closed: Cell::new(false),
         rejected: Cell::new(0),

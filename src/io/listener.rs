@@ -21,6 +21,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::conn::Origin;
 use super::drain::Drain;
+use super::listening::Open;
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
@@ -58,7 +59,7 @@ pub(crate) struct ListenerId {
 #[derive(Debug)]
 pub(crate) struct Listener {
     /// Open until the drain has emptied its backlog, or the last handle is gone.
-    pub(super) fd: Option<OwnedFd>,
+    pub(super) fd: Option<Open>,
     /// Where it listens.
     pub(crate) address: SocketAddr,
     /// Live handles.
@@ -101,7 +102,7 @@ impl Io {
         self.last_listener += 1;
         let id = self.last_listener;
         let index = self.listeners.insert(Listener {
-            fd: Some(fd),
+            fd: Some(self.listening.open(fd, address)),
             address,
             handles: 1,
             id,
@@ -198,7 +199,7 @@ impl Io {
         let (true, Some(fd)) = (wanted, listener.fd.as_ref()) else {
             return;
         };
-        let fd = fd.as_raw_fd();
+        let fd = fd.as_fd().as_raw_fd();
         let generation = self.generations.advance();
         listener.accept = Accept::Armed(generation);
         self.driver.submit(
@@ -315,6 +316,7 @@ impl Io {
         let Some(listener) = self.listeners.get_mut(index as usize) else {
             return;
         };
+        let shut = listener.fd.as_ref().is_some_and(Open::was_shut);
         let accepts = matches!(listener.drain, Drain::No | Drain::Window { .. });
         match errno {
             libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS
@@ -322,6 +324,13 @@ impl Io {
             {
                 let timer = self.wheel.insert(tick(retry_ns), Timer::Accept { index });
                 listener.accept = Accept::Backoff(timer);
+            }
+            // The coordinator has ended the listening while this core was stuck: nobody is left in
+            // the backlog. If the core does not know of the stop yet, it will in its next turn.
+            libc::EINVAL if shut => {
+                if let Drain::Window { .. } = listener.drain {
+                    listener.drain = Drain::Sweep;
+                }
             }
             libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
                 listener.failed = Some(errno);

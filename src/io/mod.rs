@@ -14,6 +14,7 @@ pub(crate) mod errors;
 mod flow;
 mod gate;
 pub(crate) mod listener;
+pub(crate) mod listening;
 pub(crate) mod outbound;
 pub(crate) mod tally;
 pub(crate) mod timer;
@@ -30,10 +31,12 @@ use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::{Completion, Driver};
 use crate::ring::token::{Generations, Kind};
+use crate::sync::Arc;
 use crate::wheel::Wheel;
 use conn::Conn;
 use drain::Draining;
 use listener::Listener;
+use listening::Listening;
 use outbound::Segment;
 use tally::Tally;
 use timer::{Timer, ticks_gone};
@@ -48,6 +51,8 @@ pub(crate) struct Io {
     pub(crate) conns: Slab<Conn>,
     /// Every listening socket of this core.
     pub(crate) listeners: Slab<Listener>,
+    /// Those of the listening sockets that are open, for the coordinator.
+    listening: Arc<Listening>,
     /// The books.
     pub(crate) tally: Tally,
     /// This turn's time (ns).
@@ -127,12 +132,18 @@ impl Leftovers {
 
 impl Io {
     /// The sockets of a core that has none yet.
-    pub(crate) fn new(driver: Driver, now_ns: u64, linger: Duration) -> Io {
+    pub(crate) fn new(
+        driver: Driver,
+        listening: Arc<Listening>,
+        now_ns: u64,
+        linger: Duration,
+    ) -> Io {
         Io {
             driver,
             wheel: Wheel::new(ticks_gone(now_ns)),
             conns: Slab::new(),
             listeners: Slab::new(),
+            listening,
             tally: Tally::default(),
             now_ns,
             activity_ns: now_ns,

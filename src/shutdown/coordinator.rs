@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::clock::ns;
 use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
 use crate::hooks::unrun;
+use crate::io::listening::TurnedAway;
 use crate::phase::{Action, Input, Machine, Phase};
 use crate::report::{
     ConfigReport, CoreOutcome, CoreReport, Letters, PhaseSpan, Report, Straggler, Trigger,
@@ -37,6 +38,8 @@ pub(crate) struct Coordinator {
     seen: Vec<u32>,
     /// The watch over each core. Used during a stop only.
     watches: Vec<Watch>,
+    /// Who was in the backlogs of cores that were stuck, with the core.
+    turned_away: Vec<(usize, TurnedAway)>,
     /// What began and hurried the stop, and when (ns).
     triggers: Vec<(Trigger, u64)>,
     /// When the coordinator last looked at the clock (ns).
@@ -60,6 +63,7 @@ impl Coordinator {
             machine: Machine::new(&shared.config),
             seen: vec![0; shared.stations.len()],
             watches: vec![Watch::default(); shared.stations.len()],
+            turned_away: Vec::new(),
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
             knows_hook: false,
@@ -171,8 +175,16 @@ impl Coordinator {
             return;
         }
         let stuck_after_ns = self.shared.config.stuck_after_ns();
-        for (station, watch) in self.shared.stations.iter().zip(&mut self.watches) {
-            let _stuck = watch.look(now_ns, station.pulse.turn_ns(), stuck_after_ns);
+        // Before Draining a core that is stuck may yet serve who waits for it.
+        let drains = self.machine.phase() >= Phase::Draining;
+        let stations = self.shared.stations.iter().enumerate();
+        for ((core, station), watch) in stations.zip(&mut self.watches) {
+            let turn_ns = station.pulse.turn_ns();
+            if watch.look(now_ns, turn_ns, stuck_after_ns) && drains {
+                let away = station.listening.turn_away();
+                let away = away.into_iter().filter(|away| away.connections > 0);
+                self.turned_away.extend(away.map(|away| (core, away)));
+            }
         }
     }
 
@@ -424,7 +436,7 @@ impl Coordinator {
             .iter()
             .enumerate()
             .map(|(core, station)| {
-                station.take_report().unwrap_or_else(|| CoreReport {
+                let mut report = station.take_report().unwrap_or_else(|| CoreReport {
                     core,
                     cpu: station.cpu,
                     outcome: CoreOutcome::Stuck,
@@ -435,9 +447,28 @@ impl Coordinator {
                     },
                     stuck: Some(autopsy::of(station, start_ns, now_ns)),
                     ..CoreReport::default()
-                })
+                });
+                report.stragglers.extend(self.turned_away_from(core));
+                report
             })
             .collect()
+    }
+
+    /// The listeners of a core that were closed to clients in its place.
+    fn turned_away_from(&self, core: usize) -> impl Iterator<Item = Straggler> {
+        let its = move |(of, _): &&(usize, TurnedAway)| *of == core;
+        self.turned_away
+            .iter()
+            .filter(its)
+            .map(|(_, away)| Straggler {
+                kind: "listener".to_owned(),
+                name: away.address.to_string(),
+                spawned_at: None,
+                detail: format!(
+                    "its core was stuck: {} of its backlog closed without an answer",
+                    away.connections
+                ),
+            })
     }
 
     /// The configuration the stop ran under.

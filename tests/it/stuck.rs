@@ -5,7 +5,8 @@
 #![forbid(unsafe_code)]
 
 use std::future::pending;
-use std::io;
+use std::io::{self, Read};
+use std::net::TcpStream;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use evenfall::{Cores, Runtime, Shutdown, spawn, spawn_on};
 use serde_json::{Value, json};
 
 use crate::args::Args;
-use crate::process::{Program, say};
+use crate::process::{Program, WATCHDOG, say};
 use crate::promise::{Count, load, promises};
 use crate::report::Report;
 use crate::server::{answer_all, conclude};
@@ -26,6 +27,7 @@ promises![
     a_core_that_hangs_in_a_destructor_is_left_out_and_named,
     every_core_stuck_ends_by_the_hard_deadline,
     the_siblings_clients_do_not_notice_a_stuck_core,
+    a_stuck_cores_port_turns_its_clients_away,
     a_core_that_wakes_up_in_time_is_not_stuck,
     a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost,
     a_core_that_is_stopped_and_continued_is_not_stuck,
@@ -142,7 +144,43 @@ fn the_siblings_clients_do_not_notice_a_stuck_core() {
     assert!(elapsed_ms < 5_000.0, "the deadline was not waited for");
 }
 
-/// While the other core is still at work, the hanging one comes back.
+/// Who waits in its backlog gets an end, and who comes is refused, while the
+/// other core is at work for long.
+fn a_stuck_cores_port_turns_its_clients_away() {
+    let words = ["how=spin", "work=3000", "stuck_after=200"];
+    let mut server = Program::role("stalls", &words);
+    let address = server.line("doomed on ");
+    server.line("hanging");
+    let mut waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
+    waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    let began = Instant::now();
+    server.signal(libc::SIGTERM);
+    assert_eq!(waiting.read(&mut [0]).expect("an end by FIN"), 0);
+    // The end came just before the listening did.
+    let refused = loop {
+        if let Err(error) = TcpStream::connect(&address) {
+            break error;
+        }
+    };
+    assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED));
+    let took = began.elapsed();
+    assert!(
+        took < Duration::from_secs(2),
+        "refused after the end: {took:?}"
+    );
+    let report = server.finish().report(82);
+    let _named = stuck(&report);
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms > 2_000.0, "the other core was at work");
+    let stragglers = report.cores()[1]["stragglers"].as_array().cloned();
+    let stragglers = stragglers.expect("a list");
+    let listener = stragglers.iter().find(|one| one["kind"] == "listener");
+    let listener = listener.unwrap_or_else(|| panic!("no listener in {stragglers:?}"));
+    assert_eq!(listener["name"], address);
+}
+
+/// While the other core is still at work, the hanging one comes back. Its
+/// listener was ended for it, and that is no error of its main future.
 fn a_core_that_wakes_up_in_time_is_not_stuck() {
     let words = ["how=sleep", "for=700", "work=1500", "stuck_after=200"];
     let (server, _) = hanging(&words);
@@ -251,7 +289,7 @@ impl Drop for HangsInDrop {
     }
 }
 
-/// Core 0 echoes on a port of its own; on core 1 (with `all` on both) a task
+/// Each core echoes on a port of its own; on core 1 (with `all` on both) a task
 /// hangs, `how` and `for` how many milliseconds: for ever by default. Core 0
 /// has a task of `work` milliseconds, and each core a hook of `hook`. With
 /// `lives_on` the task that hung waits for ever when it has come back.
@@ -288,32 +326,31 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
             .cores(Cores::Count(2))
             .shutdown(shutdown)
             .build()?;
-        let listener = runtime.bind("127.0.0.1:0")?;
+        let listeners = [runtime.bind("127.0.0.1:0")?, runtime.bind("127.0.0.1:0")?];
         runtime.run(move |core| {
-            // The first socket is the one that listens, and core 0's.
-            let siblings = (core.index() == 0).then(|| listener.on(&core));
-            let (hang, address) = (hang.clone(), listener.local_addr());
+            // Taken by one core only, so all of its clients are that core's.
+            let listener = listeners[core.index()].on(&core);
+            let addresses = [0, 1].map(|core: usize| listeners[core].local_addr());
+            let hang = hang.clone();
             async move {
                 core.on_shutdown("wait", Duration::from_secs(5), async move || {
                     evenfall::time::sleep(hook).await;
                     Ok::<(), io::Error>(())
                 });
-                match siblings {
-                    Some(siblings) => {
-                        say(&format!("siblings on {address}"));
-                        if let Some(work) = work {
-                            drop(spawn(evenfall::time::sleep(work)));
-                        }
-                        let elsewhere = hang.clone();
-                        let sent = spawn_on(1, move || elsewhere.hang());
-                        drop(sent.expect("core 1 is there"));
-                        if all {
-                            drop(spawn(hang.hang()));
-                        }
-                        siblings.serve(answer_all).await
+                if core.index() == 0 {
+                    say(&format!("doomed on {}", addresses[1]));
+                    say(&format!("siblings on {}", addresses[0]));
+                    if let Some(work) = work {
+                        drop(spawn(evenfall::time::sleep(work)));
                     }
-                    None => Ok(()),
+                    let elsewhere = hang.clone();
+                    let sent = spawn_on(1, move || elsewhere.hang());
+                    drop(sent.expect("core 1 is there"));
+                    if all {
+                        drop(spawn(hang.hang()));
+                    }
                 }
+                listener.serve(answer_all).await
             }
         })
     })();
