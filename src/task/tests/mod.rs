@@ -3,6 +3,7 @@
 
 mod endings;
 mod life;
+mod pulse;
 mod threads;
 
 use std::cell::{Cell, RefCell};
