@@ -126,7 +126,9 @@ impl Runtime {
     /// # Shutdown
     ///
     /// This thread is the coordinator. It returns when every core has ended, by the hard deadline
-    /// at the latest. A signal that came before is heard: the mains are started and stopped, so
+    /// at the latest; a core that hangs in user code is not waited for ([`Shutdown::stuck_after`]),
+    /// and its thread is left behind. Should this thread itself hang (in a signal handler, say), a
+    /// timer ends the process with exit code 82 a quarter of a second after the hard deadline. A signal that came before is heard: the mains are started and stopped, so
     /// that clients in the backlog are answered. The third signal leaves the process
     /// ([`Shutdown`]).
     #[track_caller]

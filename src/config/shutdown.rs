@@ -143,6 +143,9 @@ impl Shutdown {
     /// The length of one turn, during a stop, that makes a core a stuck one. The
     /// others then stop without it. Default 1 s; less than 50 ms, which is how often
     /// the cores are looked at, counts as 50 ms.
+    ///
+    /// This is all the time a core that hangs is given once the others are done; see what becomes
+    /// of it in [`CoreOutcome::Stuck`](crate::report::CoreOutcome::Stuck).
     #[must_use]
     pub fn stuck_after(mut self, stuck_after: Duration) -> Self {
         self.stuck_after = stuck_after;

@@ -60,8 +60,9 @@ pub enum CoreOutcome {
     Finished,
     /// Its main future ended in an error, or its turn failed.
     Failed,
-    /// It never came back from a turn; its counters are a glimpse of the last
-    /// one it published.
+    /// It did not come back from a turn, and the others ended without it. Its
+    /// listeners were ended in its place. Of its counters only the letters
+    /// are known.
     Stuck,
 }
 
@@ -256,13 +257,14 @@ pub struct Straggler {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Stuck {
-    /// The task that is being polled.
+    /// The task whose code runs, by the name it has among the stragglers.
+    /// Empty outside of any.
     pub task: String,
     /// Where in the source that task was spawned.
     pub spawned_at: Option<String>,
     /// When the turn began, from the trigger; negative if that was before it.
     pub since_ms: f64,
-    /// The state of the thread, from `/proc`.
+    /// The state of the thread, and the system call it is in, from `/proc`.
     pub state: String,
     /// What the thread waits for in the kernel, from `/proc`.
     pub wchan: Option<String>,

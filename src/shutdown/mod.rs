@@ -70,6 +70,35 @@
 //! [`Report::exit_code`](crate::Report::exit_code) is 0 when nothing was lost, 80 when a hook
 //! failed or something was lost in time, 81 when something was cut, 82 when a core never came
 //! back, 83 when a main future or a core failed.
+//!
+//! # A core that hangs
+//!
+//! A task that spins, sleeps in `std::thread::sleep` or waits for a lock that nobody lets go of
+//! holds its core: nothing else on it moves, and no runtime can take the thread out of that code.
+//! During a stop the cores are looked at every 50 ms. One whose turn has lasted for
+//! [`stuck_after`](crate::Shutdown::stuck_after) is *stuck*:
+//!
+//! - The others go on as if it were not there. They agree without it that all is quiet, run their
+//!   hooks and close; their clients notice nothing. [`Runtime::run`](crate::Runtime::run) returns
+//!   when they are done, by the hard deadline at the latest.
+//! - From Draining on its listeners are ended in its place: who waits in a backlog is accepted and
+//!   closed, who comes is refused. Connections that it has accepted stay as they are, until the
+//!   process ends.
+//! - If it comes back in time it belongs to the others again, and does what was ordered meanwhile.
+//!   If they have left Draining without it, what it still had is named in the report.
+//! - If it does not come back, the report says which task it runs, where that was spawned, since
+//!   when, and the state, system call and wait channel of its thread; the exit code is 82.
+//!
+//! And if the coordinator itself does not move any more there is the *dead-man*: a timer of the
+//! kernel's with a real-time signal of its own, set to the hard deadline. From then on it ticks every
+//! 50 ms, and the fifth tick that is delivered leaves the process with 82, without a report. A
+//! process that was stopped by SIGSTOP finds one tick when it is continued, not all it has missed.
+//!
+//! ```text
+//!                  turn ≥ stuck_after               dead-man: ticks 1 … 5
+//!  trigger ─────────────┼──────────────── hard deadline ┼──┼──┼──┼──┼ _exit(82)
+//!                       └ left out, named               └ run has returned
+//! ```
 
 #![forbid(unsafe_code)]
 
