@@ -5,7 +5,7 @@
 //! ```
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -36,7 +36,8 @@ struct Args {
     /// What to print about the stop.
     #[arg(long, value_enum, default_value = "text")]
     report: Form,
-    /// Where to write the report instead of standard output.
+    /// Where to write the report instead of standard output; a PATH that ends in .svg gets its
+    /// picture, and standard output the report all the same.
     #[arg(long, value_name = "PATH")]
     report_file: Option<PathBuf>,
 }
@@ -128,15 +129,28 @@ fn say_listening(address: std::net::SocketAddr, cores: usize) -> io::Result<()> 
 /// Prints or writes the report.
 fn tell(args: &Args, report: &Report) -> Result<(), String> {
     let text = match args.report {
-        Form::None => return Ok(()),
-        Form::Text => format!("{report}\n"),
-        Form::Json => format!("{}\n", report.to_json()),
+        Form::None => None,
+        Form::Text => Some(format!("{report}\n")),
+        Form::Json => Some(format!("{}\n", report.to_json())),
+    };
+    let is_picture = |path: &&PathBuf| path.extension().is_some_and(|ending| ending == "svg");
+    let picture = args.report_file.as_ref().filter(is_picture);
+    if let Some(path) = picture {
+        write_file(path, &report.to_svg())?;
+    }
+    let Some(text) = text else {
+        return Ok(());
     };
     match &args.report_file {
-        None => io::stdout()
+        Some(path) if picture.is_none() => write_file(path, &text),
+        _ => io::stdout()
             .write_all(text.as_bytes())
             .map_err(|error| format!("cannot print the report: {error}")),
-        Some(path) => std::fs::write(path, text)
-            .map_err(|error| format!("cannot write the report to {}: {error}", path.display())),
     }
+}
+
+/// Writes a report, in whatever form, to its file.
+fn write_file(path: &Path, text: &str) -> Result<(), String> {
+    std::fs::write(path, text)
+        .map_err(|error| format!("cannot write the report to {}: {error}", path.display()))
 }

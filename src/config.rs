@@ -119,6 +119,12 @@ pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
 /// Triggers kept for the report; of a storm the first ones tell all.
 pub(crate) const TRIGGERS_KEPT: usize = 32;
 
+/// Points kept of the number of open connections over a stop: more than a picture of it shows.
+pub(crate) const COURSE_POINTS: usize = 128;
+
+/// Parts of the time into which those points are merged when they are too many.
+pub(crate) const COURSE_PARTS: u64 = COURSE_POINTS as u64 / 2;
+
 /// How long after the hard deadline a core that was given up may take to say so: `run` returns
 /// this much after it at the latest.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
@@ -187,6 +193,8 @@ const _: () = {
     let window_min = WINDOW_MIN.as_millis();
     let window_ttl_min = WINDOW_TTL_MIN.as_millis();
     assert!(window_min <= window_ttl_min && window_ttl_min <= WINDOW_MAX.as_millis());
+    // Merging leaves one point a part and the first, and makes room.
+    assert!(COURSE_PARTS as usize + 1 < COURSE_POINTS);
     // The floor of Closing is one heartbeat: a cut is seen at the next one.
     assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
     assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());

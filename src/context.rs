@@ -10,6 +10,8 @@ use std::rc::Rc;
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
+use crate::phase::Phase;
+use crate::report::ms_from;
 use crate::shared::{Shared, Station};
 use crate::sync::Arc;
 use crate::task::{JoinHandle, Kind, Tasks};
@@ -107,6 +109,15 @@ impl Local {
     /// The time now (ns); reads the clock.
     pub(crate) fn now_ns(&self) -> u64 {
         self.shared.clock.now_ns()
+    }
+
+    /// Milliseconds from the trigger until now, for the report; 0 where no stop has begun.
+    pub(crate) fn since_trigger_ms(&self) -> f64 {
+        let orders = &self.shared.orders;
+        if orders.read().phase() == Phase::Running {
+            return 0.0;
+        }
+        ms_from(orders.deadlines().start, self.now_ns())
     }
 
     /// Spawns a task, or gives the future back in Closing.

@@ -97,7 +97,9 @@ impl Core {
         let site = Location::caller();
         let id = self.local.hooks.add(name.into(), budget, start, site);
         if self.local.closed.get() {
-            self.local.hooks.note_all_unrun();
+            self.local
+                .hooks
+                .note_all_unrun(self.local.since_trigger_ms());
         } else if self.local.station().advance(progress::HAS_HOOK) {
             self.local.shared.bell.ring();
         }

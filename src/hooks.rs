@@ -85,18 +85,18 @@ impl HookList {
         self.results.borrow_mut().push(result);
     }
 
-    /// Notes a hook whose turn never came.
-    pub(crate) fn note_unrun(&self, name: String) {
-        self.note(unrun(name));
+    /// Notes a hook whose turn never came, found out `at_ms` after the trigger.
+    pub(crate) fn note_unrun(&self, name: String, at_ms: f64) {
+        self.note(unrun(name, at_ms));
     }
 
-    /// Notes every hook whose turn will never come.
-    pub(crate) fn note_all_unrun(&self) {
+    /// Notes every hook whose turn will never come, as of `at_ms` after the trigger.
+    pub(crate) fn note_all_unrun(&self, at_ms: f64) {
         while let Some(hook) = self.next() {
             // What it would have done is a user's; its destructor must not stop the others.
             let Hook { name, start, .. } = hook;
             quietly(|| drop(start));
-            self.note_unrun(name);
+            self.note_unrun(name, at_ms);
         }
     }
 
@@ -217,8 +217,9 @@ impl ProcessHooks {
         state.done || (state.waiting.is_empty() && state.last_id == 0)
     }
 
-    /// What became of all of them; those that did not run are noted as that.
-    pub(crate) fn take_results(&self) -> Vec<HookReport> {
+    /// What became of all of them; those that did not run are noted as that, as of `at_ms` after
+    /// the trigger.
+    pub(crate) fn take_results(&self, at_ms: f64) -> Vec<HookReport> {
         let (waiting, mut results) = {
             let mut state = lock(&self.state);
             state.done = true;
@@ -229,18 +230,19 @@ impl ProcessHooks {
         };
         for ProcessHook { name, start, .. } in waiting.into_iter().rev() {
             quietly(|| drop(start));
-            results.push(unrun(name));
+            results.push(unrun(name, at_ms));
         }
         results
     }
 }
 
-/// The report of a hook whose turn never came.
-pub(crate) fn unrun(name: String) -> HookReport {
+/// The report of a hook whose turn never came, found out `at_ms` after the trigger.
+pub(crate) fn unrun(name: String, at_ms: f64) -> HookReport {
     HookReport {
         name,
         outcome: HookOutcome::Overran,
         error: Some("its turn never came: the hooks' time was over".to_owned()),
+        start_ms: at_ms,
         elapsed_ms: 0.0,
     }
 }

@@ -59,13 +59,14 @@ async fn run_one(
     site: &'static Location<'static>,
 ) -> HookReport {
     let begun_ns = local.now_ns();
+    let start_ms = local.since_trigger_ms();
     // Made inside the task: what a hook does before its first await may panic, too.
     let run = async move { start().await };
     let task = match local.spawn(run, Kind::Hook, site) {
         Ok(task) => task,
         Err(run) => {
             quietly(|| drop(run));
-            return unrun(name);
+            return unrun(name, start_ms);
         }
     };
     let ended = within(local, task, begun_ns.saturating_add(ns(budget))).await;
@@ -85,6 +86,7 @@ async fn run_one(
         name,
         outcome,
         error,
+        start_ms,
         elapsed_ms: ms(local.now_ns().saturating_sub(begun_ns)),
     }
 }

@@ -42,6 +42,7 @@ pub(crate) fn of(local: &Local, facts: &Facts) -> CoreReport {
         },
         listeners: listeners(&io),
         connections: connections(&io),
+        open_connections: open_connections(&io, facts.start_ns),
         requests: Requests {
             begun: io.tally.requests_begun,
             answered: io.tally.requests_answered,
@@ -130,6 +131,14 @@ fn connections(io: &Io) -> Connections {
         forced: tally.ends.forced,
         abandoned: tally.ends.abandoned,
     }
+}
+
+/// How many connections were open, over the stop.
+fn open_connections(io: &Io, start_ns: u64) -> Vec<(f64, u64)> {
+    let points = io.tally.course.points().iter();
+    points
+        .map(|&(at_ns, open)| (ms_from(start_ns, at_ns), open))
+        .collect()
 }
 
 /// The operations' counts.

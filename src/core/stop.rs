@@ -133,7 +133,7 @@ impl CoreStop {
             self.phases.push((order.phase(), now_ns));
         }
         if order.phase() >= Phase::Notice {
-            local.io.borrow_mut().tally.begin_stop();
+            local.io.borrow_mut().tally.begin_stop(now_ns);
         }
         if order.phase() >= Phase::Draining {
             self.drain(local);
@@ -390,7 +390,7 @@ impl CoreStop {
             quietly(|| drop(letter));
         }
         local.tasks.drop_all(&|_| true);
-        local.hooks.note_all_unrun();
+        local.hooks.note_all_unrun(local.since_trigger_ms());
         let timers = local.io.borrow_mut().end_all_timers();
         quietly(|| drop(timers));
         local.settle(&mut crate::io::Leftovers::default());

@@ -211,7 +211,7 @@ impl Io {
             conn.stage = Stage::Closed(last);
             self.tally.lost(unsent, last.unacked);
             if accepted {
-                self.tally.closed(last.end);
+                self.tally.closed(self.now_ns, last.end);
             }
         }
     }
@@ -387,7 +387,7 @@ impl Io {
         self.fds_freed = true;
         self.tally.lost(last.unsent, last.unacked);
         if conn.origin == Origin::Accepted {
-            self.tally.closed(last.end);
+            self.tally.closed(self.now_ns, last.end);
         }
         if conn.handles == 0 {
             self.free(index);

@@ -206,7 +206,7 @@ impl Io {
     /// Makes a record for `fd`.
     pub(crate) fn adopt(&mut self, fd: OwnedFd, origin: Origin) -> u32 {
         if origin == Origin::Accepted {
-            self.tally.opened();
+            self.tally.opened(self.now_ns);
         }
         self.conns.insert(Conn::new(fd, origin, self.now_ns)) as u32
     }

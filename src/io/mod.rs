@@ -9,6 +9,7 @@
 
 pub(crate) mod closing;
 pub(crate) mod conn;
+mod course;
 pub(crate) mod drain;
 pub(crate) mod errors;
 mod flow;

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use crate::io::course::Course;
+
 /// How an accepted connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum End {
@@ -57,12 +59,14 @@ impl Ends {
 }
 
 /// The books of all connections of one core.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     /// Connections accepted since the start.
     pub(crate) accepted_total: u64,
     /// Accepted connections that are open now.
     pub(crate) open: u64,
+    /// How many were open when, from the trigger on.
+    pub(crate) course: Course,
     /// Accepted connections that were open at the trigger.
     pub(crate) at_start: u64,
     /// Connections accepted since the trigger.
@@ -90,25 +94,30 @@ pub(crate) struct Tally {
 
 impl Tally {
     /// The stop begins: what is open now is what it has to bring to an end.
-    pub(crate) fn begin_stop(&mut self) {
+    pub(crate) fn begin_stop(&mut self, now_ns: u64) {
         if !self.stopping {
             self.stopping = true;
             self.at_start = self.open;
+            self.course.note(now_ns, self.open);
         }
     }
 
     /// A connection was accepted.
-    pub(crate) fn opened(&mut self) {
+    pub(crate) fn opened(&mut self, now_ns: u64) {
         self.accepted_total += 1;
         self.open += 1;
-        self.accepted += u64::from(self.stopping);
+        if self.stopping {
+            self.accepted += 1;
+            self.course.note(now_ns, self.open);
+        }
     }
 
     /// An accepted connection is closed.
-    pub(crate) fn closed(&mut self, end: End) {
+    pub(crate) fn closed(&mut self, now_ns: u64, end: End) {
         self.open -= 1;
         if self.stopping {
             self.ends.count(end);
+            self.course.note(now_ns, self.open);
         }
     }
 

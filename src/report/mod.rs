@@ -9,6 +9,7 @@
 //!   phases, hooks, triggers ─────────────┴▶ Report ──▶ verdict_of ──▶ exit code
 //!                                             ├──▶ Display     people, 80 columns
 //!                                             ├──▶ to_json     programs
+//!                                             ├──▶ to_svg      a picture
 //!                                             └──▶ imbalances  tests
 //! ```
 //!
@@ -17,12 +18,13 @@
 //! part of the contract: a field may be added, none is renamed or removed.
 //!
 //! `verdict` has the rules, `balance` the sums that must add up, `per_core`
-//! the part of one core, and `text` what people see.
+//! the part of one core, `text` what people see and `picture` what they look at.
 #![forbid(unsafe_code)]
 
 mod balance;
 mod page;
 mod per_core;
+mod picture;
 mod reasons;
 mod table;
 mod text;
@@ -66,6 +68,8 @@ pub struct Report {
     pub triggers: Vec<Trigger>,
     /// The times that the stop was given.
     pub config: ConfigReport,
+    /// When each part of the stop would have been cut.
+    pub deadlines: DeadlinesReport,
     /// From the trigger until the report was made.
     pub elapsed_ms: f64,
     /// How long the whole process stood still in between (`SIGSTOP`).
@@ -175,6 +179,19 @@ pub struct ConfigReport {
     pub close_ms: f64,
 }
 
+/// When the parts of the stop would have been cut, as it was in force at its
+/// end: a force, a call with a shorter budget and a suspension move them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DeadlinesReport {
+    /// The end of Draining: what is alive is cut.
+    pub drain_ms: f64,
+    /// The end of Hooks: a hook that runs is given up.
+    pub hooks_ms: f64,
+    /// The end of the whole stop.
+    pub hard_ms: f64,
+}
+
 /// One phase of the stop, from when to when.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -212,6 +229,8 @@ pub struct HookReport {
     pub outcome: HookOutcome,
     /// The error it returned, or the message of its panic.
     pub error: Option<String>,
+    /// When it began; for one whose turn never came, when that was known.
+    pub start_ms: f64,
     /// How long it ran.
     pub elapsed_ms: f64,
 }

@@ -32,6 +32,10 @@ pub struct CoreReport {
     pub listeners: Vec<ListenerReport>,
     /// Connections, and how each ended.
     pub connections: Connections,
+    /// Since when how many accepted connections were open, as pairs of an
+    /// instant and a number: one at the trigger, then one for each change. At
+    /// most 128, with changes that are close together merged into the last.
+    pub open_connections: Vec<(f64, u64)>,
     /// Requests, where handlers ask for them with `next_request`.
     pub requests: Requests,
     /// Bytes on connections.

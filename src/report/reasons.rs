@@ -10,12 +10,16 @@ use super::{CoreOutcome, CoreReport, Report, Stuck, Trigger, TriggerKind, Verdic
 /// `clean (exit 0): stopped in 12.3 ms of 9 s, by SIGTERM from pid 4242`
 pub(super) fn headline(report: &Report) -> String {
     let verdict = report.verdict;
-    let stopped = match verdict {
+    format!("{verdict} (exit {}): {}", verdict.code(), course(report))
+}
+
+/// `stopped in 12.3 ms of 9 s, by SIGTERM from pid 4242`
+pub(super) fn course(report: &Report) -> String {
+    let stopped = match report.verdict {
         Verdict::Stuck => "left after",
         _ => "stopped in",
     };
-    let mut line = format!("{verdict} (exit {}): {stopped} ", verdict.code());
-    line.push_str(&duration(report.elapsed_ms));
+    let mut line = format!("{stopped} {}", duration(report.elapsed_ms));
     if report.config.timeout_ms > 0.0 {
         line.push_str(&format!(" of {}", duration(report.config.timeout_ms)));
     }
@@ -25,7 +29,23 @@ pub(super) fn headline(report: &Report) -> String {
     line
 }
 
-fn by_whom(trigger: &Trigger) -> String {
+/// What went wrong, one thing a line: the worst first.
+pub(super) fn alarms(report: &Report) -> Vec<String> {
+    let labelled = |label: &'static str, lines: Vec<String>| {
+        lines
+            .into_iter()
+            .map(move |line| format!("{label}: {line}"))
+    };
+    let cores = &report.cores;
+    labelled("stuck", of_cores(cores, stuck_core))
+        .chain(labelled("failed", of_cores(cores, failed_core)))
+        .chain(labelled("lost", losses(cores)))
+        .chain(labelled("mismatch", report.imbalances()))
+        .collect()
+}
+
+/// Who called: `by SIGTERM from pid 4242`.
+pub(super) fn by_whom(trigger: &Trigger) -> String {
     let mut words = match (trigger.kind, trigger.signal) {
         (TriggerKind::Signal, Some(signal)) => format!("by {}", signal_name(signal)),
         (TriggerKind::Signal, None) => "by a signal".to_owned(),

@@ -4,6 +4,7 @@
 mod generated;
 mod json;
 mod looks;
+mod picture;
 mod rules;
 mod samples;
 mod words;

@@ -11,8 +11,8 @@ use crate::hooks::unrun;
 use crate::io::listening::TurnedAway;
 use crate::phase::{Action, Input, Machine, Phase};
 use crate::report::{
-    ConfigReport, CoreOutcome, CoreReport, Letters, PhaseSpan, Report, Straggler, Trigger,
-    TriggerKind, ms, ms_from, verdict_of,
+    ConfigReport, CoreOutcome, CoreReport, DeadlinesReport, Letters, PhaseSpan, Report, Straggler,
+    Trigger, TriggerKind, ms, ms_from, verdict_of,
 };
 use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::wait_readable;
@@ -269,8 +269,11 @@ impl Coordinator {
             }
         }
         // No core lives to run them: the report will say that their turn never came.
+        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
+        let at_ms = ms_from(start_ns, self.shared.clock.now_ns());
         while let Some(hook) = self.shared.process_hooks.next() {
-            self.shared.process_hooks.note(unrun(hook.name));
+            let unrun = unrun(hook.name, at_ms);
+            self.shared.process_hooks.note(unrun);
         }
     }
 
@@ -403,6 +406,7 @@ impl Coordinator {
                 })
                 .collect(),
             config: self.config(),
+            deadlines: self.deadlines(),
             elapsed_ms: ms_from(start_ns, now_ns),
             suspended_ms: ms(self.machine.suspended_ns()),
             phases: self
@@ -420,7 +424,10 @@ impl Coordinator {
                 })
                 .collect(),
             cores,
-            hooks: self.shared.process_hooks.take_results(),
+            hooks: self
+                .shared
+                .process_hooks
+                .take_results(ms_from(start_ns, now_ns)),
             stragglers: self.held,
             foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
             ..Report::default()
@@ -469,6 +476,19 @@ impl Coordinator {
                     away.connections
                 ),
             })
+    }
+
+    /// When the parts of the stop would have been cut.
+    fn deadlines(&self) -> DeadlinesReport {
+        let Some(instants) = self.machine.instants() else {
+            return DeadlinesReport::default();
+        };
+        let from_start = |at_ns| ms_from(instants.start, at_ns);
+        DeadlinesReport {
+            drain_ms: from_start(instants.drain_deadline),
+            hooks_ms: from_start(instants.hook_deadline),
+            hard_ms: from_start(instants.hard_deadline),
+        }
     }
 
     /// The configuration the stop ran under.

@@ -10,6 +10,7 @@ use crate::report::Report;
 promises![
     it_says_where_it_listens_and_reports_in_json,
     the_report_goes_into_a_file_where_one_is_named,
+    a_picture_goes_into_a_file_beside_the_report,
     the_report_is_text_by_default_and_may_be_left_out,
     a_list_of_cores_is_kept,
     a_port_in_use_is_one_clear_line,
@@ -67,6 +68,29 @@ fn the_report_goes_into_a_file_where_one_is_named() {
     let report = Report::new(serde_json::from_str(&text).expect("it is JSON"));
     report.adds_up();
     report.loses_nothing();
+}
+
+fn a_picture_goes_into_a_file_beside_the_report() {
+    let folder = tempfile::tempdir().expect("a folder for the picture");
+    let file = folder.path().join("stop.svg");
+    let flag = format!("--report-file={}", file.display());
+    let (ended, _) = served(&[ANY_PORT, "--report=json", &flag]);
+    let report = Report::new(serde_json::from_str(&ended.said[1]).expect("JSON"));
+    let picture = std::fs::read_to_string(file).expect("the picture was written");
+    let picture = roxmltree::Document::parse(&picture).expect("it is well-formed");
+    let lanes: Vec<&str> = picture
+        .descendants()
+        .filter(|node| node.attribute("class") == Some("lane"))
+        .filter_map(|lane| lane.attribute("data-core"))
+        .collect();
+    let cores: Vec<String> = (0..report.cores().len()).map(|i| i.to_string()).collect();
+    assert_eq!(lanes, cores);
+    for core in report.cores() {
+        let course = core["open_connections"].as_array().expect("a list");
+        let last = course.last().expect("it begins at the trigger");
+        assert_eq!(course[0][1], core["connections"]["at_start"]);
+        assert_eq!(last[1], 0, "the stop ended every connection");
+    }
 }
 
 fn the_report_is_text_by_default_and_may_be_left_out() {

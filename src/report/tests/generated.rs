@@ -6,7 +6,7 @@ use crate::report::words::{WIDTH, columns};
 use crate::report::*;
 
 /// How many reports each test looks at.
-const SEEDS: u64 = 250;
+pub(super) const SEEDS: u64 = 250;
 
 /// More lines than this no report takes, whatever is in it.
 const MOST_LINES: usize = 500;
@@ -81,7 +81,7 @@ fn the_verdict_is_never_better_than_that_of_any_core() {
 }
 
 /// Names as users, peers and attackers make them.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "",
     "flush",
     "a name of many words that goes on and on until no terminal can hold it in one line",
@@ -90,6 +90,7 @@ const NAMES: [&str; 12] = [
     "🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀🦀",
     "\u{1b}[31mred\u{1b}[0m\r\nsecond line\ttab",
     "\u{202e}backwards\u{200b}\u{feff}",
+    "<script>alert(\"1\")</script> & 'quotes' ]]> \u{0}\u{fffe}\u{ffff}",
     "e\u{301}\u{301}\u{301}\u{301}te\u{301}",
     "[2001:db8:85a3:8d3:1319:8a2e:370:7348]:65535",
     "/a/base/of/some/depth/services/gateway/src/handlers/upload/multipart.rs:1042:17",
@@ -97,13 +98,13 @@ const NAMES: [&str; 12] = [
 ];
 
 /// A seeded source of reports; the same seed makes the same report.
-struct Dice {
+pub(super) struct Dice {
     /// Never zero, or it would stay zero.
     state: u64,
 }
 
 impl Dice {
-    fn new(seed: u64) -> Dice {
+    pub(super) fn new(seed: u64) -> Dice {
         Dice {
             state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1,
         }
@@ -159,7 +160,7 @@ impl Dice {
         (0..n).map(|_| one(self)).collect()
     }
 
-    fn report(&mut self) -> Report {
+    pub(super) fn report(&mut self) -> Report {
         let mut report = Report {
             triggers: self.many(Dice::trigger),
             elapsed_ms: self.time(),
@@ -172,6 +173,9 @@ impl Dice {
             ..Report::default()
         };
         report.config.timeout_ms = self.time();
+        report.deadlines.drain_ms = self.time();
+        report.deadlines.hooks_ms = self.time();
+        report.deadlines.hard_ms = self.time();
         report.verdict = verdict_of(&report);
         report
     }
@@ -205,7 +209,9 @@ impl Dice {
         ][self.below(4) as usize];
         let error = self.name_or_none();
         let us = self.below(10_000_000);
-        hook(&self.name(), outcome, error.as_deref(), us)
+        let mut hook = hook(&self.name(), outcome, error.as_deref(), us);
+        hook.start_ms = self.time();
+        hook
     }
 
     fn straggler(&mut self) -> Straggler {
@@ -244,6 +250,7 @@ impl Dice {
             outcome,
             error: (outcome == CoreOutcome::Failed).then(|| self.name()),
             phases: self.many(Dice::phase),
+            open_connections: self.many(|dice| (dice.time(), dice.number())),
             listeners: self.many(Dice::listener),
             hooks: self.many(Dice::hook),
             stragglers: self.many(Dice::straggler),

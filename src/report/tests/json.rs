@@ -32,7 +32,7 @@ fn the_fields_of_a_report_are_those_of_the_contract() {
     check_fields(
         &json,
         "",
-        "verdict, triggers, config, elapsed_ms, suspended_ms, phases, cores, hooks, \
+        "verdict, triggers, config, deadlines, elapsed_ms, suspended_ms, phases, cores, hooks, \
          stragglers, foreign_letters",
     );
     check_fields(&json, "/triggers/0", "kind, signal, pid, at_ms");
@@ -42,8 +42,13 @@ fn the_fields_of_a_report_are_those_of_the_contract() {
         "notice_ms, quiet_ms, timeout_ms, idle_grace_ms, linger_ms, stuck_after_ms, hooks_ms, \
          close_ms",
     );
+    check_fields(&json, "/deadlines", "drain_ms, hooks_ms, hard_ms");
     check_fields(&json, "/phases/0", "name, start_ms, end_ms, ended_by");
-    check_fields(&json, "/hooks/0", "name, outcome, error, elapsed_ms");
+    check_fields(
+        &json,
+        "/hooks/0",
+        "name, outcome, error, start_ms, elapsed_ms",
+    );
 }
 
 #[test]
@@ -53,8 +58,8 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
         |place: &str, fields: &str| check_fields(&json, &format!("/cores/0{place}"), fields);
     check(
         "",
-        "core, cpu, outcome, error, phases, tasks, timers, listeners, connections, requests, \
-         bytes, ops, letters, buffers, hooks, stragglers, stuck",
+        "core, cpu, outcome, error, phases, tasks, timers, listeners, connections, open_connections, \
+         requests, bytes, ops, letters, buffers, hooks, stragglers, stuck",
     );
     check("/phases/0", "name, start_ms, end_ms, ended_by");
     check(
@@ -73,7 +78,7 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
     check("/ops", "submitted, completed, cancelled, leaked");
     check("/letters", "sent, handled, returned");
     check("/buffers", "total, lent");
-    check("/hooks/0", "name, outcome, error, elapsed_ms");
+    check("/hooks/0", "name, outcome, error, start_ms, elapsed_ms");
     check("/stragglers/0", "kind, name, spawned_at, detail");
     check("/stuck", "task, spawned_at, since_ms, state, wchan");
 }

@@ -21,10 +21,18 @@ pub(super) fn busy() -> Report {
         ("closing", 400_100, 412_700),
     ]);
     report.cores = (0..2).map(|i| busy_core(i, &report.phases)).collect();
-    report.hooks = vec![hook("deregister", HookOutcome::Ok, None, 18_250)];
+    report.hooks = vec![at(381.8, hook("deregister", HookOutcome::Ok, None, 18_250))];
     report.foreign_letters = 3;
     report.cores[1].letters.handled += 3;
     report
+}
+
+/// So many open connections at the trigger, one less at each equal part of the
+/// time up to the end of the second phase.
+fn falling(open: u64, phases: &[PhaseSpan]) -> Vec<(f64, u64)> {
+    let end_ms = phases[1].end_ms;
+    let at = |i: u64| (end_ms * i as f64 / (open + 1) as f64, open - i);
+    (0..=open).map(at).collect()
 }
 
 fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
@@ -39,6 +47,7 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         closed_by_handler: 1,
         ..Connections::default()
     };
+    core.open_connections = falling(118 + 2 * n, phases);
     core.requests = Requests {
         begun: 240_127 + 5 * n,
         answered: 240_127 + 5 * n,
@@ -57,7 +66,8 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         window_ms: 200.0,
         drained: 14 - 3 * n,
     }];
-    core.hooks = vec![hook("flush-metrics", HookOutcome::Ok, None, 1_900 + n)];
+    let flush = hook("flush-metrics", HookOutcome::Ok, None, 1_900 + n);
+    core.hooks = vec![at(phases[phases.len() - 2].start_ms, flush)];
     core
 }
 
@@ -101,15 +111,24 @@ pub(super) fn forced() -> Report {
             "131,072 bytes unsent",
         ),
     ];
-    first.hooks.push(hook(
+    first.hooks[0].start_ms = 3_612.0;
+    let error = "connection reset by peer (os error 104) while the pool sent its last COMMIT";
+    let pool = hook(
         "close-database-pool",
         HookOutcome::Failed,
-        Some("connection reset by peer (os error 104) while the pool sent its last COMMIT"),
+        Some(error),
         12_400,
-    ));
-    report
-        .hooks
-        .push(hook("upload-logs", HookOutcome::Overran, None, 900_000));
+    );
+    first.hooks.push(at(3_614.0, pool));
+    report.cores[1].hooks[0].start_ms = 3_612.0;
+    report.hooks[0].start_ms = 3_640.0;
+    let upload = hook("upload-logs", HookOutcome::Overran, None, 900_000);
+    report.hooks.push(at(3_660.0, upload));
+    report.deadlines = DeadlinesReport {
+        drain_ms: 3_612.0,
+        hooks_ms: 4_562.0,
+        hard_ms: 4_612.0,
+    };
     report.verdict = verdict_of(&report);
     report
 }
@@ -163,6 +182,11 @@ fn stopped(elapsed_ns: u64, trigger: Trigger) -> Report {
             close_ms: 500.0,
             ..ConfigReport::default()
         },
+        deadlines: DeadlinesReport {
+            drain_ms: 8_000.0,
+            hooks_ms: 8_500.0,
+            hard_ms: 9_000.0,
+        },
         elapsed_ms: ms(elapsed_ns),
         ..Report::default()
     }
@@ -195,8 +219,14 @@ pub(super) fn hook(name: &str, outcome: HookOutcome, error: Option<&str>, us: u6
         name: name.to_owned(),
         outcome,
         error: error.map(str::to_owned),
+        start_ms: 0.0,
         elapsed_ms: ms(us * 1_000),
     }
+}
+
+/// The hook, begun at this time.
+fn at(start_ms: f64, hook: HookReport) -> HookReport {
+    HookReport { start_ms, ..hook }
 }
 
 pub(super) fn straggler(kind: &str, name: &str, site: Option<&str>, detail: &str) -> Straggler {
