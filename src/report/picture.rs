@@ -287,6 +287,8 @@ fn events(report: &Report, scale: &Scale) -> Vec<Flag> {
         .iter()
         .take(ALARMS)
         .filter(|phase| !matches!(phase.ended_by.as_str(), "" | "goal"))
+        // Notice lasts for its time; that its deadline ends it is no cut.
+        .filter(|phase| (phase.name.as_str(), phase.ended_by.as_str()) != ("notice", "deadline"))
         .map(|phase| Flag {
             x: scale.x(phase.end_ms),
             words: format!(
