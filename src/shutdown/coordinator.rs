@@ -10,46 +10,41 @@ use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
 use crate::hooks::unrun;
 use crate::io::listening::TurnedAway;
 use crate::phase::{Action, Input, Machine, Phase};
-use crate::report::{
-    ConfigReport, CoreOutcome, CoreReport, DeadlinesReport, Letters, PhaseSpan, Report, Straggler,
-    Trigger, TriggerKind, ms, ms_from, verdict_of,
-};
+use crate::report::{Report, Straggler, Trigger, TriggerKind, ms_from};
 use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
 use crate::shared::{Request, Shared, Station, progress};
-use crate::shutdown::autopsy;
 use crate::shutdown::signals::Signals;
 use crate::shutdown::watch::Watch;
 use crate::sync::Arc;
-use crate::sync::atomic::Ordering;
 
 /// See the module.
 pub(crate) struct Coordinator {
     /// What it shares with the cores.
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     /// The signals, if this runtime has them.
     signals: Option<Signals>,
     /// Ends the process if this does not. Armed for the hard deadline while there is one.
     dead_man: Option<DeadMan>,
     /// Decides.
-    machine: Machine,
+    pub(super) machine: Machine,
     /// What each core's progress was when last looked at.
-    seen: Vec<u32>,
+    pub(super) seen: Vec<u32>,
     /// The watch over each core. Used during a stop only.
-    watches: Vec<Watch>,
+    pub(super) watches: Vec<Watch>,
     /// Who was in the backlogs of cores that were stuck, with the core.
-    turned_away: Vec<(usize, TurnedAway)>,
+    pub(super) turned_away: Vec<(usize, TurnedAway)>,
     /// What began and hurried the stop, and when (ns).
-    triggers: Vec<(Trigger, u64)>,
+    pub(super) triggers: Vec<(Trigger, u64)>,
     /// When the coordinator last looked at the clock (ns).
     looked_ns: u64,
     /// Whether the machine knows that there is a hook.
-    knows_hook: bool,
+    pub(super) knows_hook: bool,
     /// Whether the hooks of the process were sent to a core.
     process_hooks_sent: bool,
     /// What was held when the drain was cut.
-    held: Vec<Straggler>,
+    pub(super) held: Vec<Straggler>,
 }
 
 impl Coordinator {
@@ -389,122 +384,6 @@ impl Coordinator {
             std::thread::sleep(HEARTBEAT);
         }
         self.shared.bell.clear();
-    }
-
-    /// Puts the report together.
-    fn report(self) -> Report {
-        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
-        let now_ns = self.shared.clock.now_ns();
-        let cores = self.core_reports(start_ns, now_ns);
-        let mut report = Report {
-            triggers: self
-                .triggers
-                .iter()
-                .map(|(trigger, at_ns)| Trigger {
-                    at_ms: ms_from(start_ns, *at_ns),
-                    ..trigger.clone()
-                })
-                .collect(),
-            config: self.config(),
-            deadlines: self.deadlines(),
-            elapsed_ms: ms_from(start_ns, now_ns),
-            suspended_ms: ms(self.machine.suspended_ns()),
-            phases: self
-                .machine
-                .spans()
-                .iter()
-                .map(|span| {
-                    let end_ns = span.end.unwrap_or(now_ns);
-                    PhaseSpan::new(
-                        span.phase.name(),
-                        ms_from(start_ns, span.start),
-                        ms_from(start_ns, end_ns),
-                        span.ended_by,
-                    )
-                })
-                .collect(),
-            cores,
-            hooks: self
-                .shared
-                .process_hooks
-                .take_results(ms_from(start_ns, now_ns)),
-            stragglers: self.held,
-            foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
-            ..Report::default()
-        };
-        report.verdict = verdict_of(&report);
-        report
-    }
-
-    /// Each core's last word; a core that left none is stuck.
-    fn core_reports(&self, start_ns: u64, now_ns: u64) -> Vec<CoreReport> {
-        self.shared
-            .stations
-            .iter()
-            .enumerate()
-            .map(|(core, station)| {
-                let mut report = station.take_report().unwrap_or_else(|| CoreReport {
-                    core,
-                    cpu: station.cpu,
-                    outcome: CoreOutcome::Stuck,
-                    letters: Letters {
-                        sent: station.sent.load(Ordering::Acquire),
-                        handled: station.handled.load(Ordering::Acquire),
-                        returned: 0,
-                    },
-                    stuck: Some(autopsy::of(station, start_ns, now_ns)),
-                    ..CoreReport::default()
-                });
-                report.stragglers.extend(self.turned_away_from(core));
-                report
-            })
-            .collect()
-    }
-
-    /// The listeners of a core that were closed to clients in its place.
-    fn turned_away_from(&self, core: usize) -> impl Iterator<Item = Straggler> {
-        let its = move |(of, _): &&(usize, TurnedAway)| *of == core;
-        self.turned_away
-            .iter()
-            .filter(its)
-            .map(|(_, away)| Straggler {
-                kind: "listener".to_owned(),
-                name: away.address.to_string(),
-                spawned_at: None,
-                detail: format!(
-                    "its core was stuck: {} of its backlog closed without an answer",
-                    away.connections
-                ),
-            })
-    }
-
-    /// When the parts of the stop would have been cut.
-    fn deadlines(&self) -> DeadlinesReport {
-        let Some(instants) = self.machine.instants() else {
-            return DeadlinesReport::default();
-        };
-        let from_start = |at_ns| ms_from(instants.start, at_ns);
-        DeadlinesReport {
-            drain_ms: from_start(instants.drain_deadline),
-            hooks_ms: from_start(instants.hook_deadline),
-            hard_ms: from_start(instants.hard_deadline),
-        }
-    }
-
-    /// The configuration the stop ran under.
-    fn config(&self) -> ConfigReport {
-        let config = &self.shared.config;
-        let reserves = config.reserves(self.knows_hook);
-        ConfigReport {
-            notice_ms: ms(config.notice_ns()),
-            quiet_ms: ms(config.quiet_ns()),
-            timeout_ms: ms(config.timeout_ns()),
-            idle_grace_ms: ms(config.idle_grace_ns()),
-            linger_ms: ms(config.linger_ns()),
-            stuck_after_ms: ms(config.stuck_after_ns()),
-            hooks_ms: ms(reserves.hooks_ns),
-            close_ms: ms(reserves.close_ns),
-        }
     }
 }
 

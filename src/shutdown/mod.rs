@@ -102,6 +102,7 @@
 
 #![forbid(unsafe_code)]
 
+mod account;
 mod autopsy;
 pub(crate) mod coordinator;
 pub(crate) mod signals;
