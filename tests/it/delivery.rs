@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::args::Args;
 use crate::process::Program;
 use crate::promise::{Count, load, promises};
+use crate::report::Report;
 use crate::server::{Setup, conclude, host, read_request};
 
 promises![
@@ -26,17 +27,25 @@ promises![
 
 const LARGE: &str = "answer=8388608 receive_buffer=65536 read_bytes=65536 read_every=8";
 
-fn an_answer_of_8_mib_being_read_slowly_at_sigterm_arrives_whole() {
-    let mut server = Program::role("framed", &["timeout=60000"]);
-    let words = format!("protocol=framed connections=1 each=1 end=stay heard=200000 {LARGE}");
-    let mut load = load(&server.address(), &words);
+/// Stops the server when a load has heard as much as `words` say: the stop is
+/// clean, the load ends well, and its count and the report are given.
+#[track_caller]
+fn stopped_when_heard(mut server: Program, words: &str) -> (Count, Report) {
+    let mut load = load(&server.address(), words);
     load.line("heard");
     server.signal(libc::SIGTERM);
     let report = server.finish().report(0);
     let count = Count::of(load);
     count.ended_well();
-    assert_eq!(count.number("answered"), 1);
     report.loses_nothing();
+    (count, report)
+}
+
+fn an_answer_of_8_mib_being_read_slowly_at_sigterm_arrives_whole() {
+    let server = Program::role("framed", &["timeout=60000"]);
+    let words = format!("protocol=framed connections=1 each=1 end=stay heard=200000 {LARGE}");
+    let (count, report) = stopped_when_heard(server, &words);
+    assert_eq!(count.number("answered"), 1);
     assert_eq!(report.sum("bytes", "sent"), count.number("bytes_received"));
     let elapsed_ms = report.elapsed_ms();
     assert!(
@@ -70,16 +79,10 @@ fn a_handler_that_ends_with_requests_unread_loses_no_byte() {
 }
 
 fn an_end_right_after_write_all_loses_no_byte_in_a_stop() {
-    let mut server = Program::role("answers_once", &["timeout=60000"]);
+    let server = Program::role("answers_once", &["timeout=60000"]);
     let words = format!("protocol=framed connections=2 each=1 end=stay heard=200000 {LARGE}");
-    let mut load = load(&server.address(), &words);
-    load.line("heard");
-    server.signal(libc::SIGTERM);
-    let report = server.finish().report(0);
-    let count = Count::of(load);
-    count.ended_well();
+    let (count, report) = stopped_when_heard(server, &words);
     assert_eq!(count.number("answered"), 2);
-    report.loses_nothing();
     assert_eq!(report.sum("bytes", "sent"), count.number("bytes_received"));
 }
 
@@ -123,16 +126,10 @@ fn requests_before_a_half_close_are_answered() {
 }
 
 fn requests_before_a_half_close_are_answered_in_a_stop() {
-    let mut server = Program::role("framed", &["timeout=60000"]);
+    let server = Program::role("framed", &["timeout=60000"]);
     let words = format!("{PIPELINED} heard=2000000");
-    let mut load = load(&server.address(), &words);
-    load.line("heard");
-    server.signal(libc::SIGTERM);
-    let report = server.finish().report(0);
-    let count = Count::of(load);
-    count.ended_well();
+    let (count, report) = stopped_when_heard(server, &words);
     assert_eq!(count.number("answered"), count.number("requests"));
-    report.loses_nothing();
     assert_eq!(report.sum("bytes", "sent"), count.number("bytes_received"));
 }
 

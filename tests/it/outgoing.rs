@@ -97,11 +97,11 @@ async fn connect_and_end(core: &Core, address: SocketAddr, case: &str) -> io::Re
 /// Forces the stop from a thread of its own once it is in Closing.
 fn force_in_closing(core: &Core) {
     let handle = core.handle();
+    let mut phases = handle.phases();
     std::thread::spawn(move || {
-        while handle.phase() != Phase::Closing {
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        // The core has carried the order out by then, and has set its alarm.
+        while phases.wait_next().expect("no core") != Some(Phase::Closing) {}
+        // A core says nothing of the order it has carried out. Should it take longer than this,
+        // the force meets it earlier, which it must stand as well.
         std::thread::sleep(Duration::from_millis(100));
         handle.force();
     });

@@ -153,14 +153,14 @@ fn both_sides_agree(report: &Report, counts: &[Count]) {
     assert!(received <= total("bytes_sent"), "bytes out of nowhere");
 }
 
-fn connects_going_on_change_nothing() {
-    let _alone = heavy();
+/// Stops a server while one load goes on in a closed loop and another one
+/// keeps connecting: nothing is lost, and all three count the same.
+#[track_caller]
+fn stopped_under_arrivals(steady: &str, arriving: &str) -> Report {
     let mut server = Program::role("framed", &[]);
     let address = server.address();
-    let words = "protocol=framed connections=64 size=500 answer=3000 warm=20000";
-    let mut steady = load(&address, words);
-    let words = "protocol=framed per_second=500 each=1 size=100 answer=2000 warm=300";
-    let mut arriving = load(&address, words);
+    let mut steady = load(&address, steady);
+    let mut arriving = load(&address, arriving);
     steady.line("warm");
     arriving.line("warm");
     server.signal(libc::SIGTERM);
@@ -172,6 +172,15 @@ fn connects_going_on_change_nothing() {
     }
     report.loses_nothing();
     both_sides_agree(&report, &counts);
+    report
+}
+
+fn connects_going_on_change_nothing() {
+    let _alone = heavy();
+    stopped_under_arrivals(
+        "protocol=framed connections=64 size=500 answer=3000 warm=20000",
+        "protocol=framed per_second=500 each=1 size=100 answer=2000 warm=300",
+    );
 }
 
 fn unread_writers_and_slow_readers_get_what_was_acknowledged() {
@@ -225,23 +234,10 @@ fn bytes_of_unread_writers_come_back_from_the_echo() {
 fn twenty_stops_under_load_are_all_clean() {
     let _alone = heavy();
     for round in 0..20 {
-        let mut server = Program::role("framed", &[]);
-        let address = server.address();
-        let words = "protocol=framed connections=32 size=200 answer=5000 warm=500";
-        let mut steady = load(&address, words);
-        let words = "protocol=framed per_second=1500 each=1 size=100 answer=500 warm=50";
-        let mut arriving = load(&address, words);
-        steady.line("warm");
-        arriving.line("warm");
-        server.signal(libc::SIGTERM);
-        let report = server.finish().report(0);
-        arriving.tell("stop");
-        let counts = [Count::of(steady), Count::of(arriving)];
-        for count in &counts {
-            count.ended_well();
-        }
-        report.loses_nothing();
-        both_sides_agree(&report, &counts);
+        let report = stopped_under_arrivals(
+            "protocol=framed connections=32 size=200 answer=5000 warm=500",
+            "protocol=framed per_second=1500 each=1 size=100 answer=500 warm=50",
+        );
         let elapsed_ms = report.elapsed_ms();
         assert!(elapsed_ms < 2_000.0, "round {round} took {elapsed_ms} ms");
     }
