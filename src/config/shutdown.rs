@@ -33,7 +33,7 @@ use std::time::Duration;
 /// | [`linger`](Self::linger) | 2 s | a peer that acknowledges nothing |
 /// | [`stuck_after`](Self::stuck_after) | 1 s | one turn of one core |
 /// | [`hooks_reserve`](Self::hooks_reserve) | a third of `timeout` if there is a hook | kept for hooks |
-/// | [`close_reserve`](Self::close_reserve) | a tenth of `timeout`, at most 500 ms | kept for closing |
+/// | [`close_reserve`](Self::close_reserve) | a tenth of `timeout`, 50 to 500 ms | kept for closing |
 ///
 /// # Examples
 ///
@@ -162,7 +162,8 @@ impl Shutdown {
     }
 
     /// How much of `timeout` is kept back for closing what is left. By default a
-    /// tenth, at most 500 ms, or less where `notice` or `quiet` need the time.
+    /// tenth, 50 ms at least and 500 ms at most, or less where `notice` or `quiet` need
+    /// the time.
     #[must_use]
     pub fn close_reserve(mut self, close_reserve: Duration) -> Self {
         self.close_reserve = Some(close_reserve);
@@ -218,7 +219,9 @@ impl Shutdown {
         };
         let close_wish = match self.close_reserve {
             Some(given) => nanos(given),
-            None => (timeout_ns / 10).min(nanos(CLOSE_RESERVE_MAX)),
+            // Not below its turn, which it has in any case: with less kept back, a
+            // stop that uses all its time would be over after its hard deadline.
+            None => (timeout_ns / 10).clamp(nanos(CLOSE_FLOOR), nanos(CLOSE_RESERVE_MAX)),
         };
         let wished = hooks_wish.saturating_add(close_wish);
         let close_ns = if wished <= room_ns {

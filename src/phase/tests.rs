@@ -166,6 +166,19 @@ fn the_drain_deadline_cuts_and_hooks_run_all_the_same() {
 }
 
 #[test]
+fn a_short_stop_that_uses_all_its_time_keeps_its_hard_deadline() {
+    let mut bench = Bench::new(&Shutdown::default().timeout(ms(349)));
+    bench.at(0, Input::FirstHook);
+    bench.at(0, Input::Trigger);
+    let [_, drain_ms, hooks_ms, _] = bench.instants_ms();
+    // A tick in the millisecond after, for the deadlines are rounded down.
+    bench.at(drain_ms + 1, Input::Tick);
+    bench.at(hooks_ms, Input::Tick);
+    assert_eq!(bench.machine.phase(), Phase::Closing);
+    assert_eq!(bench.instants_ms()[3], 349);
+}
+
+#[test]
 fn without_a_hook_the_cut_leads_straight_to_closing() {
     let mut bench = Bench::new(&Shutdown::default());
     let _ = bench.at(0, Input::Trigger);

@@ -42,7 +42,7 @@
 //! | [`notice`](Shutdown::notice) | 0 | of that, at first, serving on and not ready |
 //! | [`quiet`](Shutdown::quiet) | 0 | how long all must be quiet before the drain is over |
 //! | [`hooks_reserve`](Shutdown::hooks_reserve) | a third if there is a hook | kept back for hooks |
-//! | [`close_reserve`](Shutdown::close_reserve) | a tenth, at most 500 ms | kept back for Closing |
+//! | [`close_reserve`](Shutdown::close_reserve) | a tenth, 50 to 500 ms | kept back for Closing |
 //! | [`idle_grace`](Shutdown::idle_grace) | 1 s | see above |
 //! | [`linger`](Shutdown::linger) | 2 s | a peer that acknowledges nothing for so long is reset |
 //!

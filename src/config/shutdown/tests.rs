@@ -43,6 +43,15 @@ fn the_defaults_are_those_of_the_contract_and_valid() {
 }
 
 #[test]
+fn closing_is_kept_its_turn_of_a_short_timeout() {
+    assert_eq!(reserves_ms(&stop(0, 349), true), (116, 50));
+    assert_eq!(reserves_ms(&stop(0, 120), true), (40, 50));
+    // There is not so much, or a wait is wanted more.
+    assert_eq!(reserves_ms(&stop(0, 30), false), (0, 30));
+    assert_eq!(reserves_ms(&stop(100, 120), false), (0, 20));
+}
+
+#[test]
 fn a_quiet_longer_than_the_timeout_is_refused_with_both_numbers() {
     refused_naming(
         &stop(3_000, 2_000),
