@@ -125,9 +125,9 @@ pub(crate) const COURSE_POINTS: usize = 128;
 /// Parts of the time into which those points are merged when they are too many.
 pub(crate) const COURSE_PARTS: u64 = COURSE_POINTS as u64 / 2;
 
-/// How long after the hard deadline a core that was given up may take to say so: `run` returns
-/// this much after it at the latest.
-pub(crate) const LAST_WORDS: Duration = Duration::from_millis(50);
+/// How long after the hard deadline a core that was given up may take to say so. Less than a
+/// heartbeat, within which `run` returns, the report made and the threads joined.
+pub(crate) const LAST_WORDS: Duration = Duration::from_millis(40);
 
 /// Signals closer together than this count once: a terminal's group and the parent
 /// both send, and storms are not determination.
@@ -198,6 +198,8 @@ const _: () = {
     // The floor of Closing is one heartbeat: a cut is seen at the next one.
     assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
     assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());
+    // Within a heartbeat of the hard deadline, `run` returns.
+    assert!(LAST_WORDS.as_millis() < HEARTBEAT.as_millis());
     // A stop that takes all its time, last words and all, is over two ticks before the dead-man.
     assert!(
         LAST_WORDS.as_millis() + 2 * HEARTBEAT.as_millis()

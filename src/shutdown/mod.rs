@@ -80,7 +80,8 @@
 //!
 //! - The others go on as if it were not there. They agree without it that all is quiet, run their
 //!   hooks and close; their clients notice nothing. [`Runtime::run`](crate::Runtime::run) returns
-//!   when they are done, by the hard deadline at the latest.
+//!   when they are done, by the hard deadline at the latest: asking a core for its last words, making
+//!   the report and joining the threads may take it a heartbeat of 50 ms more.
 //! - From Draining on its listeners are ended in its place: who waits in a backlog is accepted and
 //!   closed, who comes is refused. Connections that it has accepted stay as they are, until the
 //!   process ends.
