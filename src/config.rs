@@ -126,7 +126,8 @@ pub(crate) const COURSE_POINTS: usize = 128;
 pub(crate) const COURSE_PARTS: u64 = COURSE_POINTS as u64 / 2;
 
 /// How long after the hard deadline a core that was given up may take to say so. Less than a
-/// heartbeat, within which `run` returns, the report made and the threads joined.
+/// heartbeat, within which `run` returns, the report made and the threads joined. A core that had
+/// no processor in that time is given it once more.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(40);
 
 /// Signals closer together than this count once: a terminal's group and the parent
@@ -202,7 +203,7 @@ const _: () = {
     assert!(LAST_WORDS.as_millis() < HEARTBEAT.as_millis());
     // A stop that takes all its time, last words and all, is over two ticks before the dead-man.
     assert!(
-        LAST_WORDS.as_millis() + 2 * HEARTBEAT.as_millis()
+        2 * LAST_WORDS.as_millis() + 2 * HEARTBEAT.as_millis()
             < DEAD_MAN_TICKS as u128 * HEARTBEAT.as_millis()
     );
     // A forced stop has room for a turn of hooks and for Closing.

@@ -268,7 +268,9 @@ pub struct Stuck {
     pub spawned_at: Option<String>,
     /// When the turn began, from the trigger; negative if that was before it.
     pub since_ms: f64,
-    /// The state of the thread, and the system call it is in, from `/proc`.
+    /// The state of the thread, and the system call it is in, from `/proc`. It
+    /// says so where the core would have gone on, but other threads had its
+    /// processor.
     pub state: String,
     /// What the thread waits for in the kernel, from `/proc`.
     pub wchan: Option<String>,

@@ -60,6 +60,7 @@ impl Coordinator {
 
     /// Each core's last word; a core that left none is stuck.
     fn core_reports(&self, start_ns: u64, now_ns: u64) -> Vec<CoreReport> {
+        let asked = |core: usize| self.asked.get(core).copied().unwrap_or_default();
         self.shared
             .stations
             .iter()
@@ -74,7 +75,7 @@ impl Coordinator {
                         handled: station.handled.load(Ordering::Acquire),
                         returned: 0,
                     },
-                    stuck: Some(autopsy::of(station, start_ns, now_ns)),
+                    stuck: Some(autopsy::of(station, asked(core), start_ns, now_ns)),
                     ..CoreReport::default()
                 });
                 report.stragglers.extend(self.turned_away_from(core));

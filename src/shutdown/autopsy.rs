@@ -1,22 +1,54 @@
 //! What can be said of a core that does not come back from its turn: which task it polls, and what
 //! the kernel says of its thread.
+//!
+//! A thread that is ready and has no processor looks like one that computes: its state is R. The
+//! time that it had on a processor tells the two apart.
 
 #![forbid(unsafe_code)]
 
+use crate::clock::ns;
+use crate::config::LAST_WORDS;
 use crate::report::{Stuck, ms_from};
 use crate::shared::Station;
 use crate::task::{Kind, Running};
 
+/// How long a core's thread was on a processor when its last words were asked for (ns), where the
+/// kernel says so.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Asked(Option<u64>);
+
+impl Asked {
+    /// Now.
+    pub(crate) fn now(station: &Station) -> Asked {
+        Asked(station.pulse.thread().and_then(on_processor_ns))
+    }
+
+    /// Whether the core would go on, but has hardly had a processor since.
+    pub(crate) fn is_starved(self, station: &Station) -> bool {
+        let (Asked(Some(before_ns)), Some(thread)) = (self, station.pulse.thread()) else {
+            return false;
+        };
+        let ready = read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R');
+        let now_ns = on_processor_ns(thread).unwrap_or(u64::MAX);
+        ready && now_ns.saturating_sub(before_ns) < ns(LAST_WORDS) / 4
+    }
+}
+
 /// Where the core of `station` hangs, at the end of a stop that began at `start_ns`.
-pub(crate) fn of(station: &Station, start_ns: u64, now_ns: u64) -> Stuck {
+pub(crate) fn of(station: &Station, asked: Asked, start_ns: u64, now_ns: u64) -> Stuck {
     let pulse = &station.pulse;
     let running = pulse.running();
     let thread = pulse.thread();
+    let starved = asked.is_starved(station);
     Stuck {
         task: running.map_or_else(String::new, name),
         spawned_at: running.map(|running| running.info.site.to_string()),
         since_ms: ms_from(start_ns, pulse.turn_ns().unwrap_or(now_ns)),
-        state: thread.map_or_else(String::new, state),
+        state: match thread {
+            Some(_) if starved => "R (ready, but kept from its processor)".to_owned(),
+            Some(thread) => state(thread),
+            None => String::new(),
+        },
         wchan: thread.and_then(wait_channel),
     }
 }
@@ -65,6 +97,12 @@ fn state(thread: u32) -> String {
 fn state_letter(stat: &str) -> Option<char> {
     let (_, rest) = stat.rsplit_once(')')?;
     rest.trim_start().chars().next()
+}
+
+/// How long a thread was on a processor (ns): the first field of its `schedstat`.
+fn on_processor_ns(thread: u32) -> Option<u64> {
+    let text = read(thread, "schedstat")?;
+    text.split_whitespace().next()?.parse().ok()
 }
 
 /// The number of the system call a thread is in. None where it runs (`running`) or waits outside

@@ -15,6 +15,7 @@ use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
 use crate::shared::{Request, Shared, Station, progress};
+use crate::shutdown::autopsy::Asked;
 use crate::shutdown::signals::Signals;
 use crate::shutdown::watch::Watch;
 use crate::sync::Arc;
@@ -45,6 +46,8 @@ pub(crate) struct Coordinator {
     process_hooks_sent: bool,
     /// What was held when the drain was cut.
     pub(super) held: Vec<Straggler>,
+    /// For each core, how far it was when its last words were asked for. Empty before.
+    pub(super) asked: Vec<Asked>,
 }
 
 impl Coordinator {
@@ -64,6 +67,7 @@ impl Coordinator {
             knows_hook: false,
             process_hooks_sent: false,
             held: Vec::new(),
+            asked: Vec::new(),
             shared,
             signals,
             dead_man,
@@ -88,17 +92,30 @@ impl Coordinator {
     }
 
     /// Cores that were given up find that order at their next turn and leave their report. One
-    /// that does not in this time is in the middle of a turn that does not end: it is stuck.
+    /// that does not in this time is in the middle of a turn that does not end: it is stuck. But
+    /// one that had no processor has not been asked yet, and is given that time once more.
     fn wait_for_last_words(&mut self) {
+        let stations = &self.shared.stations;
+        self.asked = stations.iter().map(Asked::now).collect();
+        if self.all_leave_within_last_words() {
+            return;
+        }
+        let mut stations = self.shared.stations.iter().zip(&self.asked);
+        if stations.any(|(station, asked)| !is_gone(station) && asked.is_starved(station)) {
+            let _all = self.all_leave_within_last_words();
+        }
+    }
+
+    /// Waits for the last words of every core. Whether all came.
+    fn all_leave_within_last_words(&self) -> bool {
         let until_ns = self.shared.clock.now_ns() + ns(LAST_WORDS);
         loop {
-            let gone = |station: &Station| station.progress() & progress::GONE != 0;
-            if self.shared.stations.iter().all(gone) {
-                return;
+            if self.shared.stations.iter().all(is_gone) {
+                return true;
             }
             let left_ns = until_ns.saturating_sub(self.shared.clock.now_ns());
             if left_ns == 0 {
-                return;
+                return false;
             }
             let left = Duration::from_nanos(left_ns);
             // An error here only makes the wait a busy one, and it ends by the clock.
@@ -385,6 +402,11 @@ impl Coordinator {
         }
         self.shared.bell.clear();
     }
+}
+
+/// Whether a core has left its last word.
+fn is_gone(station: &Station) -> bool {
+    station.progress() & progress::GONE != 0
 }
 
 /// Tells the service manager, if there is one (systemd's NOTIFY_SOCKET), that the stop has begun.

@@ -39,6 +39,7 @@ mod port;
 mod refused;
 mod rounds;
 mod stages;
+mod starved;
 mod stop;
 mod stuck;
 mod tasks;
@@ -93,6 +94,7 @@ fn play(role: &str) -> ExitCode {
         "slow_reader" => traffic::slow_reader,
         "stages" => stages::stages,
         "stalls" => stuck::stalls,
+        "starves" => starved::starves,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
@@ -125,6 +127,7 @@ fn trials() -> Vec<Trial> {
         refused::promises,
         rounds::promises,
         stages::promises,
+        starved::promises,
         stop::promises,
         stuck::promises,
         tasks::promises,

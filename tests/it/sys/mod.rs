@@ -91,6 +91,14 @@ pub(crate) fn limit_fds(most: u64) -> io::Result<()> {
     checked(result).map(drop)
 }
 
+/// Lets this thread have its processor only while nobody else wants it.
+pub(crate) fn run_only_when_idle() -> io::Result<()> {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: `priority` is a live sched_param, which the call only reads.
+    let result = unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const priority) };
+    checked(result).map(drop)
+}
+
 /// How many descriptors this process has open.
 pub(crate) fn open_fds() -> usize {
     let listing = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
