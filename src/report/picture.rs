@@ -8,6 +8,7 @@
 //!   open         ▔▔▔▔▔╲▁▁▁▁▁╲____             connections, of all cores
 //!   core 0       ▒▒▒▒▒▒▒▒▒▒▒▒▒▒▓▓█            a lane each: `lanes`
 //!   hooks                      ▬▬ ▬▬▬         a bar each: `bars`
+//!   left over    what it was, what it did     a row each: `left_over`
 //! ```
 //! Pure: words and numbers in, text out. All that came from outside passes
 //! `canvas`, which makes it harmless; every list has a bound, so that the
@@ -19,6 +20,7 @@ mod budget;
 mod canvas;
 mod flags;
 mod lanes;
+pub(super) mod left_over;
 mod open;
 mod scale;
 
@@ -88,6 +90,7 @@ impl Report {
             y += budget::HEIGHT + GAP;
         }
         let y = body(&mut canvas, self, &scale, y);
+        let y = left_over::draw(&mut canvas, self, y);
         let y = legend(&mut canvas, self, y);
         canvas.finish(WIDTH, y, &headline(self))
     }

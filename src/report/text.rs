@@ -257,7 +257,7 @@ fn hook_rows(report: &Report) -> Vec<HookRow<'_>> {
 }
 
 /// What it did, and where it was spawned.
-fn straggler_words(straggler: &Straggler) -> String {
+pub(super) fn straggler_words(straggler: &Straggler) -> String {
     let site = straggler.spawned_at.as_ref();
     let site = site.map(|site| format!("spawned at {}", fit_end(site, 60)));
     let detail = Some(straggler.detail.clone()).filter(|detail| !detail.is_empty());

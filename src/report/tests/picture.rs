@@ -5,6 +5,7 @@ use roxmltree::{Document, Node};
 
 use super::generated::{Dice, SEEDS};
 use super::samples;
+use crate::report::picture::left_over;
 
 /// What `Report::to_svg` promises.
 const MOST_BYTES: usize = 1_000_000;
@@ -76,6 +77,53 @@ fn every_generated_report_is_a_well_formed_picture() {
         let document = check(&svg);
         assert_eq!(lanes(&document).len(), report.cores.len(), "seed {seed}");
     }
+}
+
+/// The words of each row of what was left over.
+fn left_over_rows(document: &Document<'_>) -> Vec<String> {
+    let rows = document
+        .descendants()
+        .filter(|node| node.attribute("class") == Some(left_over::CLASS));
+    let words = |row: Node<'_, '_>| {
+        let texts = row.descendants().filter_map(|node| node.text());
+        texts.map(str::trim).collect::<Vec<_>>().join(" ")
+    };
+    rows.map(words).collect()
+}
+
+#[test]
+fn every_generated_picture_names_what_was_left_over_up_to_a_limit() {
+    for seed in 0..SEEDS / 10 {
+        let report = Dice::new(seed).report();
+        let of_cores: usize = report.cores.iter().map(|core| core.stragglers.len()).sum();
+        let all = report.stragglers.len() + of_cores;
+        let svg = report.to_svg();
+        let document = check(&svg);
+        let rows = left_over_rows(&document).len();
+        assert_eq!(rows, all.min(left_over::ROWS), "seed {seed}");
+        let counted = words(&document).contains(&format!("… {} more\n", all - rows));
+        assert!(counted || rows == all, "seed {seed}");
+    }
+}
+
+#[test]
+fn a_guard_that_was_held_is_named_before_what_cores_left_over() {
+    let mut report = samples::forced();
+    let site = Some("src/compaction.rs:7:5");
+    let guard = samples::straggler("guard", "nightly", site, "was held");
+    report.stragglers.push(guard);
+    let svg = report.to_svg();
+    let rows = left_over_rows(&check(&svg));
+    assert_eq!(rows.len(), 3, "{rows:?}");
+    for word in [
+        "guard",
+        "nightly: was held",
+        "src/compaction.rs:7:5",
+        "process",
+    ] {
+        assert!(rows[0].contains(word), "{rows:?}");
+    }
+    assert!(rows[1].contains("upload") && rows[1].contains("core 0"));
 }
 
 #[test]
