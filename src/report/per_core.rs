@@ -4,6 +4,12 @@
 //! from the start of its thread. Only so do the pairs add up, since what was
 //! begun long before the trigger ends after it. What decides about the
 //! verdict, and what the stop did to connections, counts from the trigger.
+//!
+//! A core that is stuck cannot answer, and nobody else may read its counters
+//! while it runs. Of it the report knows what others see: `core`, `cpu`,
+//! `outcome`, what it sent and handled of `letters`, the listeners among its
+//! `stragglers` that were ended in its place, and `stuck`. All else is empty or
+//! zero there, and means nothing.
 #![forbid(unsafe_code)]
 
 use serde::Serialize;
@@ -65,8 +71,10 @@ pub enum CoreOutcome {
     /// Its main future ended in an error, or its turn failed.
     Failed,
     /// It did not come back from a turn, and the others ended without it. Its
-    /// listeners were ended in its place. Of its counters only the letters
-    /// are known.
+    /// listeners were ended in its place. Known of it are, besides `stuck`, its
+    /// number and processor, its letters but for those returned, and as
+    /// stragglers the listeners that were closed with clients in their backlog.
+    /// Its other counters are zero and its lists empty.
     Stuck,
 }
 
