@@ -20,6 +20,7 @@ mod sys;
 mod wire;
 
 mod after_cut;
+mod clients;
 mod closing;
 mod dead_man;
 mod deadline;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
 fn play(role: &str) -> ExitCode {
     let role: fn(Args) -> ExitCode = match role {
         "load" => client::load,
+        "single" => client::single,
         "upload" => client::upload,
         "echo" => server::echo,
         "framed" => server::framed,
@@ -89,6 +91,7 @@ fn play(role: &str) -> ExitCode {
         "outgoing" => outgoing::outgoing,
         "overdue_timers" => overdue::overdue_timers,
         "parks" => rounds::parks,
+        "pours" => clients::pours,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
         "slow_reader" => traffic::slow_reader,
@@ -108,6 +111,7 @@ fn play(role: &str) -> ExitCode {
 fn trials() -> Vec<Trial> {
     let modules = [
         after_cut::promises,
+        clients::promises,
         closing::promises,
         dead_man::promises,
         deadline::promises,

@@ -11,8 +11,10 @@
 mod load;
 mod peer;
 mod plan;
+mod single;
 mod tally;
 mod upload;
 
 pub(crate) use load::load;
+pub(crate) use single::single;
 pub(crate) use upload::upload;
