@@ -32,6 +32,7 @@ mod hooks;
 mod hung_up;
 mod listening;
 mod loss;
+mod mixed;
 mod network;
 mod outgoing;
 mod overdue;
@@ -85,6 +86,7 @@ fn play(role: &str) -> ExitCode {
         "listening" => listening::listening,
         "listens_late" => phases::listens_late,
         "lives_on" => stop::lives_on,
+        "mixed" => mixed::mixed,
         "namespaces" => gate::namespaces,
         "network" => network::network,
         "out_of_descriptors" => listening::out_of_descriptors,
@@ -123,6 +125,7 @@ fn trials() -> Vec<Trial> {
         hung_up::promises,
         listening::promises,
         loss::promises,
+        mixed::promises,
         network::promises,
         outgoing::promises,
         overdue::promises,

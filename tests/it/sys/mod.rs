@@ -10,7 +10,7 @@ use std::time::Duration;
 
 pub(crate) use epoll::{Epoll, READ, WRITE};
 pub(crate) use sandbox::{drop_capabilities, enter_namespaces, refuse_io_uring};
-pub(crate) use wedge::{caught_real_time_signals, prepare_to_wedge, wedge_first_thread};
+pub(crate) use wedge::{catch, caught_real_time_signals, prepare_to_wedge, wedge_first_thread};
 
 /// The errno of the last call, when it returned -1.
 pub(crate) fn checked(result: i32) -> io::Result<i32> {

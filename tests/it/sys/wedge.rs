@@ -13,15 +13,27 @@ extern "C" fn wait_for_ever(_signal: libc::c_int) {
     }
 }
 
+/// Does nothing about it.
+extern "C" fn pass_over(_signal: libc::c_int) {}
+
 /// Makes SIGUSR2 wedge the thread that gets it.
 pub(crate) fn prepare_to_wedge() -> io::Result<()> {
+    handle(libc::SIGUSR2, wait_for_ever)
+}
+
+/// Makes `signal` do nothing where nobody else has taken it over.
+pub(crate) fn catch(signal: i32) -> io::Result<()> {
+    handle(signal, pass_over)
+}
+
+/// Every `handler` here makes async-signal-safe calls only, or none.
+fn handle(signal: i32, handler: extern "C" fn(libc::c_int)) -> io::Result<()> {
     // SAFETY: all zeros are a value of this plain struct.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    let handler: extern "C" fn(libc::c_int) = wait_for_ever;
     action.sa_sigaction = handler as usize;
-    // SAFETY: `action` is live for the call, and its handler makes one
-    // async-signal-safe call over and over.
-    let result = unsafe { libc::sigaction(libc::SIGUSR2, &action, std::ptr::null_mut()) };
+    // SAFETY: `action` is live for the call, and its handler may run at any
+    // time: this function's comment says what those do.
+    let result = unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) };
     checked(result).map(drop)
 }
 
