@@ -5,7 +5,7 @@
 //!    ▲                                                                                     │
 //!    └─────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Time is read once. The stop's orders come first, then letters, then what the kernel has done,
+//! Time is read once, and at the end again while a stop counts its turns. The stop's orders come first, then letters, then what the kernel has done,
 //! then what that made ready, up to a budget. Sends of a turn leave together in the one system
 //! call that also waits, unless a task is ready.
 
@@ -14,6 +14,7 @@
 mod hooks;
 mod report;
 mod stop;
+mod turns;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -149,6 +150,7 @@ fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io
     let again = stop.step(local);
     local.settle(leftovers);
     if stop.is_over() {
+        stop.end_turn(now_ns, local);
         return Ok(());
     }
     let mut io = local.io.borrow_mut();
@@ -158,6 +160,7 @@ fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io
         io.driver.watch_alarm();
     }
     let busy = again || local.tasks.has_ready() || io.has_leftovers();
+    stop.end_turn(now_ns, local);
     let entered = enter(local, &mut io, stop, busy);
     local.station().bell.is_awake();
     entered

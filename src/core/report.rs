@@ -7,7 +7,7 @@ use crate::io::Io;
 use crate::phase::Phase;
 use crate::report::{
     Buffers, Bytes, Connections, CoreOutcome, CoreReport, Letters, ListenerReport, Ops, PhaseSpan,
-    Requests, Tasks, Timers, ms, ms_from,
+    Requests, Tasks, Timers, Turns, ms, ms_from,
 };
 use crate::sync::atomic::Ordering;
 
@@ -24,6 +24,8 @@ pub(crate) struct Facts {
     pub(crate) start_ns: u64,
     /// When the core was done (ns).
     pub(crate) ended_ns: u64,
+    /// The turns of the stop.
+    pub(crate) turns: Turns,
 }
 
 /// The counts of a core. What the caller knows better (outcome, stragglers) is left at its default.
@@ -35,6 +37,7 @@ pub(crate) fn of(local: &Local, facts: &Facts) -> CoreReport {
         cpu: local.cpu,
         outcome: CoreOutcome::Finished,
         phases: phases(facts),
+        turns: facts.turns,
         tasks: tasks(local),
         timers: Timers {
             fired: io.timers_fired,

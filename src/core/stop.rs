@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use super::hooks;
 use super::report::{self, Facts};
+use super::turns::Turns;
 use crate::clock::ns;
 use crate::config::HEARTBEAT;
 use crate::context::Local;
@@ -57,6 +58,8 @@ pub(crate) struct CoreStop {
     phases: Vec<(Phase, u64)>,
     /// When the core was done (ns).
     ended_ns: u64,
+    /// Its turns, from the first that knew of the stop.
+    turns: Turns,
 }
 
 /// See the module's diagram.
@@ -102,6 +105,7 @@ impl CoreStop {
             stragglers: Vec::new(),
             phases: Vec::new(),
             ended_ns: 0,
+            turns: Turns::default(),
         }
     }
 
@@ -123,6 +127,9 @@ impl CoreStop {
     /// Reads the orders and does what is new in them.
     pub(crate) fn obey(&mut self, local: &Rc<Local>) {
         let order = local.shared.orders.read();
+        if order.phase() >= Phase::Notice {
+            self.turns.begin();
+        }
         if order == self.seen {
             return;
         }
@@ -181,6 +188,13 @@ impl CoreStop {
                 self.step_closing(local, cut_ns);
                 false
             }
+        }
+    }
+
+    /// All of a turn but its system call is done: a stop counts how long it took.
+    pub(crate) fn end_turn(&mut self, begun_ns: u64, local: &Local) {
+        if self.turns.count_now() {
+            self.turns.end(begun_ns, local.now_ns());
         }
     }
 
@@ -429,6 +443,7 @@ impl CoreStop {
             phases: std::mem::take(&mut self.phases),
             start_ns: local.shared.orders.deadlines().start,
             ended_ns: self.ended_ns,
+            turns: self.turns.report(),
         };
         let mut stragglers = std::mem::take(&mut self.stragglers);
         stragglers.append(&mut local.io.borrow_mut().take_refused());

@@ -30,6 +30,8 @@ pub struct CoreReport {
     pub error: Option<String>,
     /// The phases as this core went through them, in order.
     pub phases: Vec<PhaseSpan>,
+    /// Turns of its loop, from the trigger on.
+    pub turns: Turns,
     /// Tasks.
     pub tasks: Tasks,
     /// Timers made with `spawn_after`.
@@ -87,6 +89,20 @@ impl CoreOutcome {
             CoreOutcome::Stuck => "stuck",
         }
     }
+}
+
+/// Turns of a core's loop, from the first that knew of the stop. For the time of
+/// one turn, a connection that waits for an answer waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct Turns {
+    /// How many there were.
+    pub count: u64,
+    /// The longest, on the clock: from its begin to the system call that ends
+    /// it. On a busy machine most of it may be other threads' time.
+    pub longest_ms: f64,
+    /// The most processor time that one took, its system call included.
+    pub longest_cpu_ms: f64,
 }
 
 /// `spawned` = `completed` + `cancelled` + `panicked` + `dropped`.

@@ -30,6 +30,7 @@ impl fmt::Display for Report {
         } else {
             page.served(self);
             page.counters(self);
+            page.turns(&self.cores);
             page.listeners(&self.cores);
             let shown = telling(&self.cores, weight_of_core);
             for part in table::parts(&self.cores, &shown) {
@@ -117,6 +118,20 @@ impl Page {
                 (total(|core| core.letters.returned), "returned"),
             ],
         );
+    }
+
+    /// How many turns the stop took, and for how long one of them kept the others waiting.
+    fn turns(&mut self, cores: &[CoreReport]) {
+        let count = sum(cores, |core| core.turns.count);
+        // The greater of the two, so that what is no number at all is passed over.
+        let longest_ms = cores
+            .iter()
+            .map(|core| core.turns.longest_ms)
+            .fold(0.0, f64::max);
+        if count > 0 {
+            let (count, longest) = (exact(count), duration(longest_ms));
+            self.labelled("turns", &format!("{count} in the stop, at most {longest}"));
+        }
     }
 
     /// One line of counters, less the zeros; no line if all are zero.

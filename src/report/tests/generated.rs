@@ -262,7 +262,7 @@ impl Dice {
     }
 
     fn fill(&mut self, core: &mut CoreReport) {
-        let counters: [&mut u64; 24] = [
+        let counters: [&mut u64; 25] = [
             &mut core.tasks.spawned,
             &mut core.tasks.panicked,
             &mut core.tasks.dropped,
@@ -287,9 +287,12 @@ impl Dice {
             &mut core.ops.submitted,
             &mut core.ops.leaked,
             &mut core.letters.sent,
+            &mut core.turns.count,
         ];
         for counter in counters {
             *counter = self.number();
         }
+        core.turns.longest_ms = self.time();
+        core.turns.longest_cpu_ms = self.time();
     }
 }

@@ -58,10 +58,11 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
         |place: &str, fields: &str| check_fields(&json, &format!("/cores/0{place}"), fields);
     check(
         "",
-        "core, cpu, outcome, error, phases, tasks, timers, listeners, connections, open_connections, \
-         requests, bytes, ops, letters, buffers, hooks, stragglers, stuck",
+        "core, cpu, outcome, error, phases, turns, tasks, timers, listeners, connections, \
+         open_connections, requests, bytes, ops, letters, buffers, hooks, stragglers, stuck",
     );
     check("/phases/0", "name, start_ms, end_ms, ended_by");
+    check("/turns", "count, longest_ms, longest_cpu_ms");
     check(
         "/tasks",
         "spawned, completed, cancelled, panicked, dropped, rejected, background_dropped",

@@ -48,6 +48,11 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         ..Connections::default()
     };
     core.open_connections = falling(118 + 2 * n, phases);
+    core.turns = Turns {
+        count: 604 - n,
+        longest_ms: ms(1_204_000 + 20_000 * n),
+        longest_cpu_ms: ms(870_000),
+    };
     core.requests = Requests {
         begun: 240_127 + 5 * n,
         answered: 240_127 + 5 * n,
