@@ -161,7 +161,10 @@ fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io
     }
     let busy = again || local.tasks.has_ready() || io.has_leftovers();
     stop.end_turn(now_ns, local);
-    let entered = enter(local, &mut io, stop, busy);
+    let mut entered = enter(local, &mut io, stop, busy);
+    if stop.is_under_way() && entered.is_ok() {
+        entered = io.driver.catch_up();
+    }
     local.station().bell.is_awake();
     entered
 }

@@ -114,6 +114,11 @@ impl CoreStop {
         self.stage == Stage::Over
     }
 
+    /// Whether Draining has begun.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.stage != Stage::Running
+    }
+
     /// Whether nothing new is begun.
     pub(crate) fn is_closing(&self) -> bool {
         matches!(self.stage, Stage::Closing { .. } | Stage::Over)

@@ -21,7 +21,7 @@ use super::conn::{Conn, Incoming, Origin, Recv};
 use super::tally::End;
 use super::{Io, park};
 use crate::clock::ns;
-use crate::config::{LINGER_CHECK_MAX, LINGER_CHECK_MIN, LINGER_QUIET_MIN};
+use crate::config::{LINGER_CHECK_EACH, LINGER_CHECK_MAX, LINGER_CHECK_MIN, LINGER_QUIET_MIN};
 use crate::report::Straggler;
 use crate::ring::sys::socket;
 use crate::ring::token::{Kind, Token};
@@ -87,6 +87,11 @@ impl Stage {
         !matches!(self, Stage::Open)
     }
 
+    /// Whether its peer is looked at every now and then.
+    fn lingers(&self) -> bool {
+        matches!(self, Stage::Flushing(_) | Stage::FinSent(_))
+    }
+
     /// Whether nothing more will happen.
     pub(super) fn is_over(&self) -> bool {
         matches!(self, Stage::Ending(_) | Stage::Closed(_))
@@ -127,6 +132,7 @@ impl Io {
         self.tally.late += conn.inbound_bytes as u64;
         conn.inbound.clear();
         conn.inbound_bytes = 0;
+        self.lingering += 1;
         conn.stage = Stage::Flushing(Linger {
             acked: None,
             progress_ns: now_ns,
@@ -272,12 +278,19 @@ impl Io {
             let _reset = socket::shutdown_write(fd);
         }
         conn.fin_sent = true;
-        conn.stage = Stage::FinSent(Linger {
+        let linger = Linger {
             fin_ns: now_ns,
             ..linger
-        });
+        };
+        conn.stage = Stage::FinSent(linger);
+        let answered = conn.incoming != Incoming::Open;
         self.arm_recv(index);
-        self.step_closing(index);
+        if answered {
+            self.step_closing(index);
+        } else {
+            // Its FIN is on the way, mostly: a look before it comes would be for nothing.
+            self.look_again(index, linger);
+        }
     }
 
     /// Looks at how far the peer is, and ends the connection or looks again later.
@@ -312,15 +325,22 @@ impl Io {
         } else if now_ns >= linger.progress_ns.saturating_add(self.linger_ns) {
             return self.cut(index, End::Abandoned);
         }
-        let look_ns = now_ns + linger.check_ns;
+        self.look_again(index, linger);
+    }
+
+    /// Sees to it that the peer is looked at after a pause, and by the cap of the linger time.
+    fn look_again(&mut self, index: u32, mut linger: Linger) {
+        // Ten thousand that linger, each looked at every few milliseconds, would be all we do.
+        let all_ns = ns(LINGER_CHECK_EACH).saturating_mul(self.lingering);
+        let look_ns = self.now_ns + linger.check_ns.max(all_ns);
         linger.check_ns = (linger.check_ns * 2).min(ns(LINGER_CHECK_MAX));
         let cap_ns = linger.progress_ns.saturating_add(self.linger_ns);
-        if let Some(conn) = self.conn(index) {
-            conn.stage = if fin_sent {
-                Stage::FinSent(linger)
-            } else {
-                Stage::Flushing(linger)
-            };
+        let Some(conn) = self.conn(index) else {
+            return;
+        };
+        match &mut conn.stage {
+            Stage::Flushing(place) | Stage::FinSent(place) => *place = linger,
+            Stage::Open | Stage::Ending(_) | Stage::Closed(_) => return,
         }
         self.set_conn_timer(index, look_ns.min(cap_ns));
     }
@@ -346,6 +366,7 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
+        self.lingering -= u64::from(conn.stage.lingers());
         conn.stage = Stage::Ending(last);
         self.wakers.extend(conn.reader.take());
         if let Some(key) = conn.timer.take() {

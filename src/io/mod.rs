@@ -27,7 +27,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::clock::ns;
-use crate::config::TIMER_BUDGET;
+use crate::config::{CONN_TIMER_BUDGET, TIMER_BUDGET};
 use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::{Completion, Driver};
@@ -68,6 +68,8 @@ pub(crate) struct Io {
     draining: Option<Draining>,
     /// How long a peer may acknowledge nothing of what it is owed (ns).
     linger_ns: u64,
+    /// Connections in the stages `Flushing` and `FinSent`.
+    lingering: u64,
     /// The source of generations for all records' operations.
     generations: Generations,
     /// Records that have a send to make.
@@ -152,6 +154,7 @@ impl Io {
             timers_fired: 0,
             draining: None,
             linger_ns: ns(linger),
+            lingering: 0,
             generations: Generations::default(),
             dirty: Vec::new(),
             starved: VecDeque::new(),
@@ -188,10 +191,15 @@ impl Io {
         self.end_all_backoffs();
     }
 
-    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`.
+    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`. What is due
+    /// beyond that waits, in its order, for the next turn.
     pub(crate) fn expire(&mut self, leftovers: &mut Leftovers) {
         self.wheel.advance(ticks_gone(self.now_ns));
+        let mut of_conns = 0;
         for _ in 0..TIMER_BUDGET {
+            if of_conns >= CONN_TIMER_BUDGET {
+                return;
+            }
             let Some(timer) = self.wheel.pop_expired() else {
                 return;
             };
@@ -202,7 +210,10 @@ impl Io {
                     self.timers_fired += 1;
                     leftovers.spawns.push(spawn);
                 }
-                Timer::Conn { index } => self.on_conn_timer(index),
+                Timer::Conn { index } => {
+                    of_conns += 1;
+                    self.on_conn_timer(index);
+                }
                 Timer::Accept { index } => self.end_backoff(index),
             }
         }

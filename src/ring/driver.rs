@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 
+use crate::config::CATCH_UP_ENTERS;
 use crate::error::Error;
 use crate::ring::buffers::{Chunk, Pool};
 use crate::ring::port::{Cqe, Port, Sqe, Wait};
@@ -172,6 +173,14 @@ impl Driver {
         };
         match &mut self.port {
             Some(port) => port.enter(wait),
+            None => Ok(()),
+        }
+    }
+
+    /// Lets the kernel go on with what one enter leaves undone. See [`Port::catch_up`].
+    pub(crate) fn catch_up(&mut self) -> io::Result<()> {
+        match &mut self.port {
+            Some(port) => port.catch_up(CATCH_UP_ENTERS),
             None => Ok(()),
         }
     }

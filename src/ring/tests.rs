@@ -5,6 +5,7 @@
 mod alarm;
 mod cancel;
 mod close;
+mod deferred;
 mod freed;
 mod multishot;
 pub(super) mod quarantine;

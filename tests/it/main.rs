@@ -30,6 +30,7 @@ mod failure;
 mod gate;
 mod hooks;
 mod hung_up;
+mod idle;
 mod listening;
 mod loss;
 mod mixed;
@@ -74,6 +75,7 @@ fn play(role: &str) -> ExitCode {
         "after_cut" => after_cut::after_cut,
         "answers_once" => delivery::answers_once,
         "closing" => closing::closing,
+        "crowded" => idle::crowded,
         "drops_recvs" => loss::drops_recvs,
         "fails" => failure::fails,
         "gated" => gate::gated,
@@ -123,6 +125,7 @@ fn trials() -> Vec<Trial> {
         gate::promises,
         hooks::promises,
         hung_up::promises,
+        idle::promises,
         listening::promises,
         loss::promises,
         mixed::promises,

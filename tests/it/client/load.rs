@@ -10,7 +10,7 @@ use super::plan::Plan;
 use super::tally::Tally;
 use crate::args::Args;
 use crate::process::say;
-use crate::sys::{Epoll, READ, WRITE};
+use crate::sys::{self, Epoll, READ, WRITE};
 use crate::wire::Table;
 
 /// The token of standard input; no connection has it.
@@ -18,7 +18,16 @@ const STDIN: u64 = u64::MAX;
 
 /// Runs a load to its end.
 pub(crate) fn load(args: Args) -> ExitCode {
-    let mut load = Load::new(Plan::read(args)).expect("epoll is there");
+    let plan = Plan::read(args);
+    if plan.fds > 0 {
+        let most = sys::raise_fd_limit().expect("a limit may be raised to its ceiling");
+        assert!(
+            most >= plan.fds,
+            "needs {} descriptors, of {most}",
+            plan.fds
+        );
+    }
+    let mut load = Load::new(plan).expect("epoll is there");
     load.run().expect("epoll works");
     say(&format!("done {}", load.tally.json()));
     ExitCode::SUCCESS

@@ -68,6 +68,9 @@ pub(crate) struct Plan {
     pub(crate) end: End,
     /// `warm`: answers after which the load says `warm`.
     pub(crate) warm: u64,
+    /// `fds`: descriptors that the load needs; it ends at once where it may not
+    /// have as many.
+    pub(crate) fds: u64,
     /// `heard`: bytes received after which the load says `heard`.
     pub(crate) heard: u64,
 }
@@ -106,6 +109,7 @@ impl Plan {
                 other => panic!("no end {other}"),
             },
             warm: args.number("warm", u64::MAX),
+            fds: args.number("fds", 0),
             heard: args.number("heard", u64::MAX),
         };
         args.finish();

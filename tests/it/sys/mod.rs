@@ -99,6 +99,20 @@ pub(crate) fn run_only_when_idle() -> io::Result<()> {
     checked(result).map(drop)
 }
 
+/// Allows this process as many descriptors as it may allow itself.
+pub(crate) fn raise_fd_limit() -> io::Result<u64> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live rlimit, which the call fills.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: `limit` is a live rlimit, which the call only reads.
+    checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 /// How many descriptors this process has open.
 pub(crate) fn open_fds() -> usize {
     let listing = std::fs::read_dir("/proc/self/fd").expect("/proc is mounted");
