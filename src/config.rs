@@ -6,8 +6,10 @@
 //! itself does not compile.
 #![forbid(unsafe_code)]
 
+mod drain;
 mod shutdown;
 
+pub use drain::DrainPolicy;
 pub use shutdown::Shutdown;
 pub(crate) use shutdown::nanos;
 

@@ -2,12 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use crate::config::DrainPolicy;
 use crate::context::Local;
 use crate::io::Io;
 use crate::phase::Phase;
 use crate::report::{
     Buffers, Bytes, Connections, CoreOutcome, CoreReport, Letters, ListenerReport, Ops, PhaseSpan,
-    Requests, Tasks, Timers, Turns, ms, ms_from,
+    PolicyReport, Requests, Tasks, Timers, Turns, ms, ms_from,
 };
 use crate::sync::atomic::Ordering;
 
@@ -55,6 +56,7 @@ pub(crate) fn of(local: &Local, facts: &Facts) -> CoreReport {
             sent: io.tally.sent,
             unsent: io.tally.unsent,
             unacked: io.tally.unacked,
+            aborted: io.tally.given_up,
             late: io.tally.late,
         },
         ops: ops(&io, facts.leaked),
@@ -115,8 +117,20 @@ fn listeners(io: &Io) -> Vec<ListenerReport> {
             gate: listener.gate,
             window_ms: ms(listener.window_ns),
             drained: listener.drained,
+            policy: listener.policy().map(policy),
         })
         .collect()
+}
+
+/// A listener's policy, in words of the report.
+fn policy(policy: &DrainPolicy) -> PolicyReport {
+    let spread_ns = policy.spread_ns();
+    PolicyReport {
+        cut: policy.cuts(),
+        idle_grace_ms: policy.idle_grace_ns().map(ms),
+        spread_ms: (spread_ns > 0).then(|| ms(spread_ns)),
+        linger_ms: policy.linger_ns().map(ms),
+    }
 }
 
 /// The connections' counts.

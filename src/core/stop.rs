@@ -259,9 +259,12 @@ impl CoreStop {
     fn drain(&mut self, local: &Rc<Local>) {
         if self.stage == Stage::Running {
             self.stage = Stage::Draining { quiet: false };
-            let grace = Duration::from_nanos(local.shared.config.idle_grace_ns());
-            local.io.borrow_mut().begin_drain(grace);
         }
+        let grace = Duration::from_nanos(local.shared.config.idle_grace_ns());
+        local
+            .io
+            .borrow_mut()
+            .begin_drain(grace, self.deadlines.drain);
         let cancelled = local.io.borrow_mut().end_late_timers(self.deadlines.drain);
         let count = local.timers_cancelled.get() + cancelled.len() as u64;
         local.timers_cancelled.set(count);

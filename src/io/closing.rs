@@ -215,7 +215,7 @@ impl Io {
                 _ => last,
             };
             conn.stage = Stage::Closed(last);
-            self.tally.lost(unsent, last.unacked);
+            self.tally.lost(last.end, unsent, last.unacked);
             if accepted {
                 self.tally.closed(self.now_ns, last.end);
             }
@@ -322,7 +322,7 @@ impl Io {
         if linger.acked.is_none_or(|acked| transfer.acked > acked) {
             linger.acked = Some(transfer.acked);
             linger.progress_ns = now_ns;
-        } else if now_ns >= linger.progress_ns.saturating_add(self.linger_ns) {
+        } else if now_ns >= linger.progress_ns.saturating_add(self.linger_ns(index)) {
             return self.cut(index, End::Abandoned);
         }
         self.look_again(index, linger);
@@ -334,7 +334,7 @@ impl Io {
         let all_ns = ns(LINGER_CHECK_EACH).saturating_mul(self.lingering);
         let look_ns = self.now_ns + linger.check_ns.max(all_ns);
         linger.check_ns = (linger.check_ns * 2).min(ns(LINGER_CHECK_MAX));
-        let cap_ns = linger.progress_ns.saturating_add(self.linger_ns);
+        let cap_ns = linger.progress_ns.saturating_add(self.linger_ns(index));
         let Some(conn) = self.conn(index) else {
             return;
         };
@@ -343,6 +343,14 @@ impl Io {
             Stage::Open | Stage::Ending(_) | Stage::Closed(_) => return,
         }
         self.set_conn_timer(index, look_ns.min(cap_ns));
+    }
+
+    /// How long its peer may acknowledge nothing (ns).
+    fn linger_ns(&self, index: u32) -> u64 {
+        let conn = self.conns.get(index as usize);
+        let policy = conn.and_then(|conn| conn.policy.as_ref());
+        let own_ns = policy.and_then(|policy| policy.linger_ns());
+        own_ns.unwrap_or(self.linger_ns)
     }
 
     /// What is lost if the connection ends now; what is unsent is known only when no send is in
@@ -406,7 +414,7 @@ impl Io {
         self.wakers.extend(conn.reader.take());
         self.wakers.extend(conn.writer.take());
         self.fds_freed = true;
-        self.tally.lost(last.unsent, last.unacked);
+        self.tally.lost(last.end, last.unsent, last.unacked);
         if conn.origin == Origin::Accepted {
             self.tally.closed(self.now_ns, last.end);
         }

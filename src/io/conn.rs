@@ -23,6 +23,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
@@ -30,7 +31,7 @@ use socket2::SockRef;
 use super::closing::Stage;
 use super::outbound::{Outbound, Segment};
 use super::{Io, park};
-use crate::config::{CONN_SHARE_CHUNKS, HIGH_WATER_BYTES, POOL_LOW};
+use crate::config::{CONN_SHARE_CHUNKS, DrainPolicy, HIGH_WATER_BYTES, POOL_LOW};
 use crate::ring::buffers::Chunk;
 use crate::wheel::Key;
 
@@ -123,6 +124,8 @@ pub(crate) struct Conn {
     pub(super) between: bool,
     /// Whether a request was begun and the handler has not come back for the next.
     pub(super) in_request: bool,
+    /// Whether the stop tells it later, among the others of its listener.
+    pub(super) waits_its_turn: bool,
     /// Whether the stop has told the handler that nothing more will come.
     pub(super) told: bool,
     /// Whether our FIN is sent.
@@ -131,6 +134,8 @@ pub(crate) struct Conn {
     pub(super) peer_first: bool,
     /// Its one timer: the drain's while open, the linger's while closing.
     pub(super) timer: Option<Key>,
+    /// What its listener had as policy when it was accepted, where that was not the default.
+    pub(super) policy: Option<Rc<DrainPolicy>>,
 }
 
 impl Conn {
@@ -159,11 +164,18 @@ impl Conn {
             asks: false,
             between: false,
             in_request: false,
+            waits_its_turn: false,
             told: false,
             fin_sent: false,
             peer_first: false,
             timer: None,
+            policy: None,
         }
+    }
+
+    /// Whether the drain resets it.
+    pub(super) fn is_to_be_cut(&self) -> bool {
+        self.policy.as_ref().is_some_and(|policy| policy.cuts())
     }
 
     /// The descriptor's number, while it is open.
@@ -278,6 +290,8 @@ impl Io {
         conn.between = false;
         if !conn.inbound.is_empty() {
             conn.in_request = true;
+            // It is not idle any more, and ends with this request.
+            conn.waits_its_turn &= conn.is_to_be_cut();
             self.tally.requests_begun += 1;
             return Poll::Ready(Ok(true));
         }

@@ -7,13 +7,13 @@
 //!  No ─────────────▶ Window ─────────────▶ Sweep ─────────────▶ Done
 //!  └────────────── begin_sweep ─────────────▲ (no window; last handle gone)
 //! ```
-//! Accepted connections are told that nothing more will be asked of them: one that waits in
-//! `next_request` as soon as its socket is found empty, one that never asks after `idle_grace` of
-//! silence. The telling goes in batches, so that connections at work are not starved.
+//! Accepted connections are told that nothing more will be asked of them
+//! ([`telling`](super::telling)). That goes in batches, so that connections at work are not starved,
+//! and for listeners that want it spread over a window ([`spread`](super::spread)).
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -21,8 +21,9 @@ use socket2::SockRef;
 
 use super::Io;
 use super::closing::Stage;
-use super::conn::{Conn, Incoming, Origin};
+use super::conn::Origin;
 use super::listener::Accept;
+use super::spread::Spread;
 use super::tally::End;
 use super::timer::{Timer, tick};
 use crate::clock::ns;
@@ -30,7 +31,6 @@ use crate::config::{
     DRAIN_BATCH, HANDSHAKE_RECENT, SWEEP_MOST, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN, WINDOW_TTL_MIN,
 };
 use crate::report::{Gate, Straggler};
-use crate::ring::sys::socket;
 
 /// Where in the stop a listener is. See the module's diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,15 +49,26 @@ pub(crate) enum Drain {
 #[derive(Debug)]
 pub(crate) struct Draining {
     /// When it began (ns).
-    started_ns: u64,
-    /// How much silence ends a connection whose handler never asks (ns).
-    idle_grace_ns: u64,
+    pub(super) started_ns: u64,
+    /// How much silence ends a connection whose handler never asks, where its listener's policy
+    /// does not say (ns).
+    pub(super) idle_grace_ns: u64,
     /// How long a connection that never received a byte may wait for its first (ns).
-    first_byte_ns: u64,
+    pub(super) first_byte_ns: u64,
     /// The same for connections accepted since the drain began: never zero.
-    late_first_byte_ns: u64,
+    pub(super) late_first_byte_ns: u64,
     /// Records that are still to be looked at.
     to_tell: VecDeque<u32>,
+    /// Records that are to be looked at later. Each has `waits_its_turn` set, or has been served
+    /// or freed meanwhile.
+    spread: Spread,
+}
+
+impl Draining {
+    /// Looks at a connection again, behind those that wait.
+    pub(super) fn tell_soon(&mut self, index: u32) {
+        self.to_tell.push_back(index);
+    }
 }
 
 /// What a gate adds to the wait for a first byte (ns): the hop-count gate drops what a client
@@ -70,10 +81,11 @@ fn first_byte_min_ns(gate: Gate) -> u64 {
 }
 
 impl Io {
-    /// The drain begins: gates down, windows open, every accepted connection on the list.
-    pub(crate) fn begin_drain(&mut self, idle_grace: Duration) {
-        if self.draining.is_some() {
-            return;
+    /// The drain begins: gates down, windows open, every accepted connection on a list. Again: its
+    /// deadline may have moved.
+    pub(crate) fn begin_drain(&mut self, idle_grace: Duration, deadline_ns: u64) {
+        if let Some(draining) = &mut self.draining {
+            return draining.spread.fit(self.now_ns, deadline_ns);
         }
         let listeners: Vec<u32> = self
             .listeners
@@ -90,19 +102,50 @@ impl Io {
             }
             late_first_byte_ns = late_first_byte_ns.max(with_gate_ns);
         }
-        let to_tell = self
-            .conns
-            .iter()
-            .filter(|(_, conn)| conn.origin == Origin::Accepted)
-            .map(|(index, _)| index as u32)
-            .collect();
+        let (to_tell, spread) = self.plan_telling(deadline_ns);
         self.draining = Some(Draining {
             started_ns: self.now_ns,
             idle_grace_ns: ns(idle_grace),
             first_byte_ns,
             late_first_byte_ns,
             to_tell,
+            spread,
         });
+    }
+
+    /// Who is told now, and who when its turn has come: of a listener that spreads, those that are
+    /// idle, or all of them where they are cut.
+    fn plan_telling(&mut self, deadline_ns: u64) -> (VecDeque<u32>, Spread) {
+        let mut now = VecDeque::with_capacity(self.conns.len());
+        let mut windows: BTreeMap<u64, Vec<u32>> = BTreeMap::new();
+        for (index, conn) in &mut self.conns {
+            if conn.origin != Origin::Accepted {
+                continue;
+            }
+            let policy = conn.policy.as_ref();
+            let window_ns = policy.map_or(0, |policy| policy.spread_ns());
+            let waits = conn.stage == Stage::Open && (conn.is_to_be_cut() || !conn.in_request);
+            if window_ns > 0 && waits {
+                conn.waits_its_turn = true;
+                windows.entry(window_ns).or_default().push(index as u32);
+            } else {
+                now.push_back(index as u32);
+            }
+        }
+        (now, Spread::plan(windows, self.now_ns, deadline_ns))
+    }
+
+    /// Puts on the list whose turn has come.
+    fn call_in_turn(&mut self) {
+        let Some(draining) = &mut self.draining else {
+            return;
+        };
+        while let Some(index) = draining.spread.pop_due(self.now_ns) {
+            if let Some(conn) = self.conns.get_mut(index as usize) {
+                conn.waits_its_turn = false;
+            }
+            draining.to_tell.push_back(index);
+        }
     }
 
     /// A listener that comes while the drain is under way drains like those before it: its first
@@ -130,6 +173,7 @@ impl Io {
         for index in listeners {
             self.step_listener(index);
         }
+        self.call_in_turn();
         for _ in 0..DRAIN_BATCH {
             let next = self
                 .draining
@@ -147,13 +191,15 @@ impl Io {
 
     /// When the drain wants a turn, if nothing else brings one (ns).
     pub(crate) fn drain_wake_ns(&self) -> Option<u64> {
-        self.listeners
+        let windows = self
+            .listeners
             .iter()
             .filter_map(|(_, listener)| match listener.drain {
                 Drain::Window { until_ns } => Some(until_ns),
                 _ => None,
-            })
-            .min()
+            });
+        let turn_ns = self.draining.as_ref().and_then(|d| d.spread.next_ns());
+        windows.chain(turn_ns).min()
     }
 
     /// Whether every listener is closed.
@@ -167,6 +213,9 @@ impl Io {
     /// for the cut and the end of a core.
     pub(crate) fn begin_last_sweeps(&mut self) {
         self.last_sweep = true;
+        if let Some(draining) = &mut self.draining {
+            draining.spread.clear();
+        }
         let listeners: Vec<u32> = self
             .listeners
             .iter()
@@ -202,7 +251,9 @@ impl Io {
         let recent = listener
             .accepted_ns
             .is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= ns(HANDSHAKE_RECENT));
-        if recent {
+        // Who completes a handshake only to be reset loses nothing by being reset at once.
+        let cuts = listener.policy().is_some_and(|policy| policy.cuts());
+        if recent && !cuts {
             let window_ns = 3 * listener.handshake_ns;
             listener.window_ns = window_ns.clamp(ns(WINDOW_MIN), ns(WINDOW_MAX));
         }
@@ -335,96 +386,8 @@ impl Io {
     }
 }
 
-/// Connections.
+/// Deadlines.
 impl Io {
-    /// Looks at one accepted connection in the drain: tells it, or sees to it that it is looked
-    /// at again.
-    pub(super) fn watch_in_drain(&mut self, index: u32) {
-        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &self.draining) else {
-            return;
-        };
-        if conn.stage != Stage::Open || conn.told || conn.origin != Origin::Accepted {
-            return;
-        }
-        if conn.between {
-            self.tell_between(index);
-            if let Some(conn) = self.conn(index) {
-                if conn.told {
-                    let waker = conn.reader.take();
-                    self.wakers.extend(waker);
-                }
-            }
-        } else if !conn.asks && conn.timer.is_none() {
-            let since_ns = draining.started_ns.max(conn.active_ns);
-            let at_ns = since_ns.saturating_add(draining.idle_grace_ns);
-            self.set_conn_timer(index, at_ns);
-        }
-    }
-
-    /// Tells a connection that is between requests, if nothing of a next one is here: completions
-    /// that nobody has seen and bytes in the socket are delivered and answered first.
-    pub(super) fn tell_between(&mut self, index: u32) {
-        let unseen = self.driver.has_unseen();
-        let now_ns = self.now_ns;
-        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &mut self.draining)
-        else {
-            return;
-        };
-        if conn.origin != Origin::Accepted {
-            return;
-        }
-        let until_ns = conn.first_byte_until_ns(draining);
-        if now_ns < until_ns {
-            return self.set_conn_timer(index, until_ns);
-        }
-        if unseen {
-            draining.to_tell.push_back(index);
-            return;
-        }
-        let unread = conn
-            .borrow()
-            .and_then(|fd| socket::unread(fd).ok())
-            .unwrap_or(0);
-        if unread > 0 {
-            // Its completion is on the way, unless the receive was paused.
-            return self.arm_recv(index);
-        }
-        if let Some(conn) = self.conn(index) {
-            conn.told = true;
-            conn.between = false;
-        }
-    }
-
-    /// The timer of an open connection: its first byte or its silence is due.
-    pub(super) fn on_drain_timer(&mut self, index: u32) {
-        let now_ns = self.now_ns;
-        let (Some(conn), Some(draining)) = (self.conns.get(index as usize), &self.draining) else {
-            return;
-        };
-        if conn.asks || conn.told {
-            return self.watch_in_drain(index);
-        }
-        let since_ns = draining.started_ns.max(conn.active_ns);
-        let unread = conn
-            .borrow()
-            .and_then(|fd| socket::unread(fd).ok())
-            .unwrap_or(0);
-        let silent = conn.inbound.is_empty()
-            && unread == 0
-            && now_ns >= since_ns.saturating_add(draining.idle_grace_ns);
-        if !silent {
-            let grace_ns = draining.idle_grace_ns;
-            let again_ns = since_ns.saturating_add(grace_ns);
-            let soon_ns = now_ns.saturating_add(grace_ns.max(ns(WINDOW_MIN)));
-            return self.set_conn_timer(index, if again_ns > now_ns { again_ns } else { soon_ns });
-        }
-        if let Some(conn) = self.conn(index) {
-            conn.told = true;
-            let waker = conn.reader.take();
-            self.wakers.extend(waker);
-        }
-    }
-
     /// Resets every connection of `origin` that is not closed, and says how many there were.
     pub(crate) fn cut_all(&mut self, which: impl Fn(Origin) -> bool) -> u64 {
         let open: Vec<u32> = self
@@ -459,18 +422,5 @@ impl Io {
             }
         }
         spawns
-    }
-}
-
-impl Conn {
-    /// Until when a connection that never received a byte is waited for (ns).
-    fn first_byte_until_ns(&self, draining: &Draining) -> u64 {
-        if self.first_byte || self.incoming != Incoming::Open {
-            0
-        } else if self.opened_ns >= draining.started_ns {
-            self.opened_ns + draining.late_first_byte_ns
-        } else {
-            draining.started_ns + draining.first_byte_ns
-        }
     }
 }

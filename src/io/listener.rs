@@ -17,6 +17,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use super::conn::Origin;
@@ -25,7 +26,7 @@ use super::listening::Open;
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
-use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE, ACCEPT_WAITERS};
+use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy};
 use crate::report::Gate;
 use crate::ring::driver::Completion;
 use crate::ring::port::Sqe;
@@ -74,6 +75,8 @@ pub(crate) struct Listener {
     pub(super) wakers: Vec<Waker>,
     /// An errno no waiting mends, told by every `accept` from then on.
     pub(super) failed: Option<i32>,
+    /// What a stop does to its connections, where it is not the default.
+    pub(super) policy: Option<Rc<DrainPolicy>>,
     /// When a connection was last accepted (ns), if ever.
     pub(super) accepted_ns: Option<u64>,
     /// The largest round-trip time of a handshake seen (ns).
@@ -89,6 +92,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// What a stop does to its connections, where it is not the default.
+    pub(crate) fn policy(&self) -> Option<&DrainPolicy> {
+        self.policy.as_deref()
+    }
+
     /// The descriptor, while it is open.
     pub(super) fn borrow(&self) -> Option<BorrowedFd<'_>> {
         self.fd.as_ref().map(AsFd::as_fd)
@@ -98,7 +106,12 @@ impl Listener {
 /// The user side of listening.
 impl Io {
     /// Makes a record for a listening socket and begins to accept.
-    pub(crate) fn listen(&mut self, fd: OwnedFd, address: SocketAddr) -> ListenerId {
+    pub(crate) fn listen(
+        &mut self,
+        fd: OwnedFd,
+        address: SocketAddr,
+        policy: DrainPolicy,
+    ) -> ListenerId {
         self.last_listener += 1;
         let id = self.last_listener;
         let index = self.listeners.insert(Listener {
@@ -110,6 +123,7 @@ impl Io {
             queue: VecDeque::new(),
             wakers: Vec::new(),
             failed: None,
+            policy: shared(policy),
             accepted_ns: None,
             handshake_ns: 0,
             drain: Drain::No,
@@ -132,6 +146,13 @@ impl Io {
                 true
             }
             _ => false,
+        }
+    }
+
+    /// Gives the connections that are accepted from here on another policy.
+    pub(crate) fn set_drain_policy(&mut self, index: u32, policy: DrainPolicy) {
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            listener.policy = shared(policy);
         }
     }
 
@@ -291,7 +312,11 @@ impl Io {
             listener.handshake_ns = listener.handshake_ns.max(ns(transfer.round_trip));
         }
         let orphaned = listener.handles == 0;
+        let policy = listener.policy.clone();
         let conn = self.adopt(fd, Origin::Accepted);
+        if let Some(record) = self.conn(conn) {
+            record.policy = policy;
+        }
         if orphaned {
             return self.begin_close(conn);
         }
@@ -368,6 +393,16 @@ impl Io {
         }
     }
 
+    /// Takes a connection out of the queue it waits in.
+    pub(super) fn leave_queue(&mut self, conn: u32) {
+        for (_, listener) in &mut self.listeners {
+            listener.queue.retain(|queued| *queued != conn);
+        }
+        if let Some(record) = self.conn(conn) {
+            record.queued = false;
+        }
+    }
+
     /// Closes in order what was accepted and will never be taken.
     pub(super) fn close_untaken(&mut self, index: u32) {
         let Some(listener) = self.listeners.get_mut(index as usize) else {
@@ -380,4 +415,9 @@ impl Io {
             self.begin_close(conn);
         }
     }
+}
+
+/// A policy to be shared by a listener and its connections; the default needs no memory.
+fn shared(policy: DrainPolicy) -> Option<Rc<DrainPolicy>> {
+    (policy != DrainPolicy::default()).then(|| Rc::new(policy))
 }

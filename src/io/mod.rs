@@ -17,7 +17,9 @@ mod gate;
 pub(crate) mod listener;
 pub(crate) mod listening;
 pub(crate) mod outbound;
+mod spread;
 pub(crate) mod tally;
+mod telling;
 pub(crate) mod timer;
 
 use std::collections::VecDeque;

@@ -13,7 +13,7 @@ pub(crate) enum End {
     ByPeer,
     /// Its handler dropped or closed it; no stop was involved.
     ByHandler,
-    /// Its handler reset it.
+    /// Its handler reset it, or its listener's policy did.
     Aborted,
     /// The peer reset it.
     PeerReset,
@@ -86,6 +86,9 @@ pub(crate) struct Tally {
     /// Bytes the peer's kernel had not acknowledged when its connection was reset or abandoned,
     /// since the trigger.
     pub(crate) unacked: u64,
+    /// Both of these kinds, of connections that were reset because the application said so; they
+    /// are not in the other two.
+    pub(crate) given_up: u64,
     /// Bytes that came after our end of the connection was closed, and were thrown away.
     pub(crate) late: u64,
     /// Whether the stop has begun: what counts "since the trigger" counts from then on.
@@ -121,9 +124,15 @@ impl Tally {
         }
     }
 
-    /// A connection is closed, accepted or outgoing: what it leaves behind is lost.
-    pub(crate) fn lost(&mut self, unsent: u64, unacked: u64) {
-        if self.stopping {
+    /// A connection is closed, accepted or outgoing: what it leaves behind is lost, or was given
+    /// up by whoever reset it.
+    pub(crate) fn lost(&mut self, end: End, unsent: u64, unacked: u64) {
+        if !self.stopping {
+            return;
+        }
+        if end == End::Aborted {
+            self.given_up += unsent + unacked;
+        } else {
             self.unsent += unsent;
             self.unacked += unacked;
         }

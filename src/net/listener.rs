@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::LISTEN_BACKLOG;
+use crate::config::{DrainPolicy, LISTEN_BACKLOG};
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
@@ -33,6 +33,8 @@ use crate::sync::{Arc, Mutex, lock};
 pub struct Listener {
     /// Shared by all clones.
     group: Arc<Group>,
+    /// What the sockets that are taken through this clone are given.
+    policy: DrainPolicy,
 }
 
 /// The sockets of one address.
@@ -68,6 +70,7 @@ impl Listener {
                     };
                     return Ok(Listener {
                         group: Arc::new(group),
+                        policy: DrainPolicy::default(),
                     });
                 }
                 Err(error) => last = refusal(candidate, error),
@@ -80,6 +83,30 @@ impl Listener {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.group.address
+    }
+
+    /// Gives the listener a policy for its connections at a stop. It holds on each core whose
+    /// socket is taken through the result, or through a clone of it, from then on.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn f(runtime: &mut evenfall::Runtime) -> evenfall::Result<()> {
+    /// use evenfall::net::DrainPolicy;
+    /// use std::time::Duration;
+    ///
+    /// let public = runtime.bind("0.0.0.0:7777")?;
+    /// let subscribers = runtime
+    ///     .bind("0.0.0.0:7778")?
+    ///     .drain_policy(DrainPolicy::new().spread(Duration::from_secs(5)));
+    /// let health = runtime.bind("127.0.0.1:7779")?.drain_policy(DrainPolicy::new().cut());
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn drain_policy(mut self, policy: DrainPolicy) -> Listener {
+        self.policy = policy;
+        self
     }
 
     /// Takes this core's socket, which listens from here on. A second call on the same core gives
@@ -121,7 +148,8 @@ impl Listener {
         let socket = socket.map_or_else(|| further(self.group.address), Ok);
         let (index, failed) = match socket.and_then(listening) {
             Ok(socket) => {
-                let name = local.io.borrow_mut().listen(socket, self.group.address);
+                let (address, policy) = (self.group.address, self.policy.clone());
+                let name = local.io.borrow_mut().listen(socket, address, policy);
                 taken.push((local.index, name));
                 (name.index, None)
             }
@@ -222,7 +250,8 @@ fn refusal(address: SocketAddr, error: io::Error) -> Error {
 ///
 /// When Draining begins the gate is let down (no new handshake begins), handshakes under way get
 /// a window of three round trips, then the backlog is emptied and the socket closed. All that was
-/// accepted is still given out; then `accept` gives `None`.
+/// accepted is still given out; then `accept` gives `None`. What becomes of its connections is a
+/// matter of its [`DrainPolicy`].
 pub struct TcpListener {
     /// The core it belongs to.
     local: Rc<Local>,
@@ -255,6 +284,23 @@ impl TcpListener {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Gives the listener a policy for its connections at a stop. It holds for those that are
+    /// accepted from here on, whichever handle of the listener gives them out.
+    ///
+    /// # Shutdown
+    ///
+    /// In Draining it holds as before it, for whoever is still in the backlog.
+    #[must_use = "it gives the listener back"]
+    pub fn drain_policy(self, policy: DrainPolicy) -> TcpListener {
+        if self.failed.is_none() {
+            self.local
+                .io
+                .borrow_mut()
+                .set_drain_policy(self.index, policy);
+        }
+        self
     }
 
     /// The next connection; `None` once the stop has drained this listener.

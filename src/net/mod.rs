@@ -15,6 +15,7 @@ mod record;
 mod split;
 mod stream;
 
+pub use crate::config::DrainPolicy;
 pub use crate::io::errors::WriteError;
 pub use crate::ring::buffers::Chunk;
 pub use listener::{Listener, TcpListener};

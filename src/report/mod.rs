@@ -41,7 +41,7 @@ use serde::Serialize;
 
 pub use per_core::{
     Buffers, Bytes, Connections, CoreOutcome, CoreReport, Gate, Letters, ListenerReport, Ops,
-    Requests, Straggler, Stuck, Tasks, Timers, Turns,
+    PolicyReport, Requests, Straggler, Stuck, Tasks, Timers, Turns,
 };
 pub use verdict::Verdict;
 pub(crate) use verdict::verdict_of;

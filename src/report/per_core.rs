@@ -147,6 +147,23 @@ pub struct ListenerReport {
     pub window_ms: f64,
     /// Connections taken from the backlog after the gate was closed.
     pub drained: u64,
+    /// What was to become of its connections, where that was not the default.
+    pub policy: Option<PolicyReport>,
+}
+
+/// A [`DrainPolicy`](crate::net::DrainPolicy), as it was given to a listener. What
+/// it leaves to the runtime is `null`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PolicyReport {
+    /// Whether the drain reset the connections.
+    pub cut: bool,
+    /// The silence that ended a connection without requests.
+    pub idle_grace_ms: Option<f64>,
+    /// The window over which idle connections were ended, as it was asked for.
+    pub spread_ms: Option<f64>,
+    /// How long a close waited for a peer.
+    pub linger_ms: Option<f64>,
 }
 
 /// How new handshakes were held off; the ladder from the best rung down.
@@ -190,13 +207,14 @@ pub struct Connections {
     pub closed_by_peer: u64,
     /// Closed by their handler.
     pub closed_by_handler: u64,
-    /// Reset by their handler.
+    /// Reset by their handler, or by their listener's policy.
     pub aborted: u64,
     /// Reset by the peer.
     pub peer_reset: u64,
-    /// Cut at the drain deadline, at a force, or at the cap of `linger`.
+    /// Cut at the drain deadline, or at a force.
     pub forced: u64,
-    /// Given up with an op still out in the kernel.
+    /// Reset because the peer acknowledged nothing for the time of `linger`, or
+    /// given up with an op still out in the kernel.
     pub abandoned: u64,
 }
 
@@ -225,6 +243,9 @@ pub struct Bytes {
     /// before the peer's kernel acknowledged them. An upper bound where there
     /// is delay; a FIN's one is not in it.
     pub unacked: u64,
+    /// Both of these kinds, on connections that count as `aborted`: whoever
+    /// reset them gave the bytes up. They are in neither of the other two.
+    pub aborted: u64,
     /// Bytes thrown away because they came after our end of stream.
     pub late: u64,
 }

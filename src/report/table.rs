@@ -39,13 +39,14 @@ const CONNECTIONS: [Counter; 9] = [
 ];
 
 /// What went over the connections of a core in its life.
-const TRAFFIC: [Counter; 7] = [
+const TRAFFIC: [Counter; 8] = [
     plain("requests", |core| core.requests.begun),
     plain("answered", |core| core.requests.answered),
     amount("received", |core| core.bytes.received),
     amount("sent", |core| core.bytes.sent),
     amount("unsent", |core| core.bytes.unsent),
     amount("unacked", |core| core.bytes.unacked),
+    amount("given up", |core| core.bytes.aborted),
     amount("late", |core| core.bytes.late),
 ];
 

@@ -15,7 +15,8 @@ use super::page::{Page, ROWS};
 use super::reasons::{headline, sum};
 use super::words::{columns, duration, exact, fit, fit_end, left, plural, right};
 use super::{
-    CoreOutcome, CoreReport, HookOutcome, HookReport, Report, Straggler, Verdict, table, timeline,
+    CoreOutcome, CoreReport, HookOutcome, HookReport, PolicyReport, Report, Straggler, Verdict,
+    table, timeline,
 };
 
 impl fmt::Display for Report {
@@ -150,7 +151,10 @@ impl Page {
     fn listeners(&mut self, cores: &[CoreReport]) {
         let mut by_address: Vec<(String, f64, u128)> = Vec::new();
         for listener in cores.iter().flat_map(|core| &core.listeners) {
-            let key = format!("{} {}", fit_end(&listener.addr, 46), listener.gate.words());
+            let mut key = format!("{} {}", fit_end(&listener.addr, 46), listener.gate.words());
+            if let Some(policy) = &listener.policy {
+                key.push_str(&policy_words(policy));
+            }
             let known = by_address.iter_mut().find(|(seen, ..)| *seen == key);
             match known {
                 Some((_, window_ms, drained)) => {
@@ -278,6 +282,19 @@ pub(super) fn straggler_words(straggler: &Straggler) -> String {
     let detail = Some(straggler.detail.clone()).filter(|detail| !detail.is_empty());
     let words: Vec<String> = detail.into_iter().chain(site).collect();
     words.join(", ")
+}
+
+/// What a listener does otherwise than the runtime: `, spread over 5 s, linger 100 ms`.
+fn policy_words(policy: &PolicyReport) -> String {
+    let cut = policy.cut.then(|| ", cut".to_owned());
+    let time = |what: &str, ms: Option<f64>| ms.map(|ms| format!(", {what} {}", duration(ms)));
+    let words = [
+        cut,
+        time("idle grace", policy.idle_grace_ms),
+        time("spread over", policy.spread_ms),
+        time("linger", policy.linger_ms),
+    ];
+    words.into_iter().flatten().collect()
 }
 
 /// No connection, no hook, nothing lost or turned away: a line says it all.

@@ -57,6 +57,40 @@
 //! | Hooks | each core's, the last registered first, cores side by side; then the process's | all have ended, or at their deadline |
 //! | Closing | spawns, letters and connects are refused, and given back; background tasks are dropped | every operation is reaped, or at the hard deadline |
 //!
+//! # Each listener its own way
+//!
+//! A [`DrainPolicy`](crate::net::DrainPolicy) says otherwise for the connections of one listener.
+//! It is given to what [`Runtime::bind`](crate::Runtime::bind) returns, or to a listener that a core
+//! has bound for itself:
+//!
+//! | policy | in Draining | for |
+//! |---|---|---|
+//! | none | between requests: at once; in a request: when it is answered; no requests known: after `idle_grace` | most |
+//! | [`idle_grace`](crate::net::DrainPolicy::idle_grace) | the same, with a grace of its own | protocols without requests that are slower, or faster, than the others |
+//! | [`cut`](crate::net::DrainPolicy::cut) | reset, whatever it is doing; counted as `aborted`, and no failure of the stop | streams that never end, health checks |
+//! | [`spread`](crate::net::DrainPolicy::spread) | what is idle is ended evenly over a window, which never reaches the deadline | thousands of clients that would all come back in the same instant |
+//! | [`linger`](crate::net::DrainPolicy::linger) | a close has its own cap, in every phase | peers that one gives up earlier, or later |
+//!
+//! ```no_run
+//! # fn f() -> evenfall::Result<evenfall::Report> {
+//! use evenfall::net::DrainPolicy;
+//! use std::time::Duration;
+//!
+//! let mut runtime = evenfall::Runtime::builder().build()?;
+//! let requests = runtime.bind("0.0.0.0:7777")?;
+//! let subscribers = runtime
+//!     .bind("0.0.0.0:7778")?
+//!     .drain_policy(DrainPolicy::new().spread(Duration::from_secs(5)));
+//! # let _ = (requests, subscribers);
+//! # runtime.run(|_core| async { Ok(()) })
+//! # }
+//! ```
+//!
+//! However many connections end, no turn of a core does much at once: the connections that are told
+//! of the stop, the peers that are looked at and the ends that are heard of in one turn are bounded,
+//! so that whoever is still being served is served on. The report says how long the longest turn
+//! was ([`Turns`](crate::report::Turns)).
+//!
 //! # Again, and faster
 //!
 //! Of many triggers the first begins the stop. A second signal (more than 300 ms after the first)

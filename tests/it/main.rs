@@ -38,6 +38,7 @@ mod network;
 mod outgoing;
 mod overdue;
 mod phases;
+mod policy;
 mod port;
 mod refused;
 mod rounds;
@@ -96,6 +97,7 @@ fn play(role: &str) -> ExitCode {
         "overdue_timers" => overdue::overdue_timers,
         "parks" => rounds::parks,
         "pours" => clients::pours,
+        "policies" => policy::policies,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
         "slow_reader" => traffic::slow_reader,
@@ -133,6 +135,7 @@ fn trials() -> Vec<Trial> {
         outgoing::promises,
         overdue::promises,
         phases::promises,
+        policy::promises,
         port::promises,
         refused::promises,
         rounds::promises,

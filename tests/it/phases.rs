@@ -1,7 +1,7 @@
 //! The phases, as users and clients see them.
 #![forbid(unsafe_code)]
 
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::args::Args;
 use crate::process::{Program, WATCHDOG};
 use crate::promise::{Count, load, promises};
 use crate::report::Report;
-use crate::server::{Setup, answer_all, conclude, host};
+use crate::server::{Setup, answer_all, answer_plainly, conclude, host};
 
 promises![
     in_notice_it_is_not_ready_and_serves_as_before,
@@ -153,17 +153,7 @@ pub(crate) fn tells_readiness(args: Args) -> ExitCode {
 /// An echo that waits in `recv` between requests.
 pub(crate) fn knows_no_requests(args: Args) -> ExitCode {
     let result = host(Setup::only(args), |_core, listener| async move {
-        listener
-            .serve(|mut stream| async move {
-                loop {
-                    let chunk = stream.recv().await?;
-                    if chunk.is_empty() {
-                        return io::Result::Ok(());
-                    }
-                    stream.send(chunk).await?;
-                }
-            })
-            .await
+        listener.serve(answer_plainly).await
     });
     conclude(result, &json!({}))
 }

@@ -225,6 +225,18 @@ impl Dice {
             gate: [Gate::None, Gate::Bpf, Gate::MinTtl][self.below(3) as usize],
             window_ms: self.time(),
             drained: self.number(),
+            policy: (self.below(2) == 0).then(|| self.policy()),
+        }
+    }
+
+    fn policy(&mut self) -> PolicyReport {
+        let cut = self.below(2) == 0;
+        let mut time_or_none = || (self.below(2) == 0).then(|| self.time());
+        PolicyReport {
+            cut,
+            idle_grace_ms: time_or_none(),
+            spread_ms: time_or_none(),
+            linger_ms: time_or_none(),
         }
     }
 
@@ -262,7 +274,7 @@ impl Dice {
     }
 
     fn fill(&mut self, core: &mut CoreReport) {
-        let counters: [&mut u64; 25] = [
+        let counters: [&mut u64; 26] = [
             &mut core.tasks.spawned,
             &mut core.tasks.panicked,
             &mut core.tasks.dropped,
@@ -284,6 +296,7 @@ impl Dice {
             &mut core.bytes.sent,
             &mut core.bytes.unsent,
             &mut core.bytes.unacked,
+            &mut core.bytes.aborted,
             &mut core.ops.submitted,
             &mut core.ops.leaked,
             &mut core.letters.sent,

@@ -68,14 +68,18 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
         "spawned, completed, cancelled, panicked, dropped, rejected, background_dropped",
     );
     check("/timers", "fired, cancelled");
-    check("/listeners/0", "addr, gate, window_ms, drained");
+    check("/listeners/0", "addr, gate, window_ms, drained, policy");
+    check(
+        "/listeners/0/policy",
+        "cut, idle_grace_ms, spread_ms, linger_ms",
+    );
     check(
         "/connections",
         "accepted_total, at_start, accepted, drained, closed_by_peer, closed_by_handler, aborted, \
          peer_reset, forced, abandoned",
     );
     check("/requests", "begun, answered");
-    check("/bytes", "received, sent, unsent, unacked, late");
+    check("/bytes", "received, sent, unsent, unacked, aborted, late");
     check("/ops", "submitted, completed, cancelled, leaked");
     check("/letters", "sent, handled, returned");
     check("/buffers", "total, lent");

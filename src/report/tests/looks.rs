@@ -42,7 +42,8 @@ tasks     8 spawned, 4 completed, 4 dropped (2 in the background)
 timers    24 fired
 letters   80 sent by cores, 3 sent from outside, 83 handled
 turns     1,207 in the stop, at most 1.22 ms
-listeners 0.0.0.0:8080 bpf gate, window 200 ms, 25 from the backlog
+listeners 0.0.0.0:8080 bpf gate, spread over 2.5 s, window 200 ms, 25 from the
+          backlog
 
 connections: open at the trigger, accepted since, and how they ended
  core  open  accepted  drained  by peer  by us  forced

@@ -70,6 +70,10 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         gate: Gate::Bpf,
         window_ms: 200.0,
         drained: 14 - 3 * n,
+        policy: Some(PolicyReport {
+            spread_ms: Some(2_500.0),
+            ..PolicyReport::default()
+        }),
     }];
     let flush = hook("flush-metrics", HookOutcome::Ok, None, 1_900 + n);
     core.hooks = vec![at(phases[phases.len() - 2].start_ms, flush)];

@@ -2,7 +2,7 @@
 //!
 //! A server builds a runtime from its command line, runs one main future on
 //! each core, says `listening on ADDR` when all of them are up, obeys
-//! `shutdown` and `force` on standard input by a foreign thread, and at the
+//! `shutdown`, `within MS` and `force` on standard input by a foreign thread, and at the
 //! end says `facts` (what it counted itself) and `report`, and exits by it.
 #![forbid(unsafe_code)]
 
@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::args::Args;
 use crate::process::say;
 
-pub(crate) use echo::{answer_all, echo};
+pub(crate) use echo::{answer_all, answer_plainly, echo};
 pub(crate) use framed::{framed, read_request};
 pub(crate) use peer::{connect, joined, pair, reset, soon, until};
 
@@ -162,7 +162,10 @@ impl Commands {
                 match line.as_str() {
                     "shutdown" => handle.shutdown(),
                     "force" => handle.force(),
-                    other => panic!("what is {other:?}?"),
+                    other => match other.strip_prefix("within ").map(str::parse) {
+                        Some(Ok(ms)) => handle.shutdown_within(Duration::from_millis(ms)),
+                        _ => panic!("what is {other:?}?"),
+                    },
                 }
             }
         });
