@@ -4,18 +4,23 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::time::Duration;
 
-use evenfall::net::{TcpListener, TcpStream};
+use evenfall::net::{DrainPolicy, TcpListener};
 use serde_json::json;
 
 use crate::args::Args;
 use crate::process::{Program, say};
 use crate::promise::{Count, heavy, load, promises};
 use crate::report::Report;
-use crate::server::{Setup, answer_all, conclude, host};
+use crate::server::{Setup, answer_all, answer_plainly, conclude, host_group};
 use crate::sys;
 
-promises![ten_thousand_idle_connections_end_by_fin_and_no_turn_is_long];
+promises![
+    ten_thousand_idle_connections_end_by_fin_and_no_turn_is_long,
+    ten_thousand_that_know_no_requests_end_by_fin_and_no_turn_is_long,
+    ten_thousand_that_are_cut_make_no_turn_long,
+];
 
 /// So many that what is done for all of them in one turn is seen in its length.
 const CROWD: u64 = 10_000;
@@ -24,22 +29,43 @@ const CROWD: u64 = 10_000;
 /// as the machine is pleased to run other threads in the middle of it.
 const LONGEST_TURN_MS: f64 = 5.0;
 
-/// The number of the only core's turns.
-#[track_caller]
-fn turns(report: &Report, key: &str) -> f64 {
-    let turns = &report.cores()[0]["turns"];
-    turns[key].as_f64().expect("a number")
-}
+/// What ends those that know no requests.
+const SILENCE: Duration = Duration::from_millis(200);
 
 fn ten_thousand_idle_connections_end_by_fin_and_no_turn_is_long() {
+    let (idle, report) = stopped_while_one_is_served(&[]);
+    idle.ended_well();
+    assert_eq!(report.sum("connections", "drained"), CROWD);
+}
+
+/// Their silence is long enough for all of them at the same moment.
+fn ten_thousand_that_know_no_requests_end_by_fin_and_no_turn_is_long() {
+    let (idle, report) = stopped_while_one_is_served(&["plain=true"]);
+    idle.ended_well();
+    assert_eq!(report.sum("connections", "drained"), CROWD);
+}
+
+fn ten_thousand_that_are_cut_make_no_turn_long() {
+    let (idle, report) = stopped_while_one_is_served(&["cut=true"]);
+    assert_eq!(idle.number("reset"), CROWD);
+    assert_eq!(report.sum("connections", "aborted"), CROWD);
+}
+
+/// Stops a server of one core with a crowd that is idle, and one connection
+/// that is in a closed loop from before the signal until the last of the crowd
+/// is gone, and then ends by itself. No turn was long.
+#[track_caller]
+fn stopped_while_one_is_served(words: &[&str]) -> (Count, Report) {
     let _alone = heavy();
-    let mut server = Program::role("crowded", &["cores=1", "timeout=60000", "idle_grace=60000"]);
+    // The one that is served asks for no requests: its own silence never counts.
+    let always = ["cores=1", "timeout=90000", "idle_grace=90000"];
+    let words: Vec<&str> = always.iter().chain(words).copied().collect();
+    let mut server = Program::role("crowded", &words);
     let idle_address = server.address();
     let active_address = server.line("active at ");
     let words = format!("connections={CROWD} each=1 warm={CROWD} end=stay fds=15000");
     let mut idle = load(&idle_address, &words);
     idle.line("warm");
-    // In a closed loop from before the signal until the last idle one is gone.
     let mut active = load(&active_address, "connections=1 warm=10");
     active.line("warm");
     server.signal(libc::SIGTERM);
@@ -47,42 +73,45 @@ fn ten_thousand_idle_connections_end_by_fin_and_no_turn_is_long() {
     active.tell("stop");
     let active = Count::of(active);
     let report = server.finish().report(0);
-    idle.ended_well();
+    report.loses_nothing();
     assert_eq!(idle.number("established"), CROWD);
     active.ended_well();
     assert_eq!(active.number("unanswered"), 0);
-    report.loses_nothing();
-    assert_eq!(report.sum("connections", "drained"), CROWD);
     assert_eq!(report.sum("connections", "peer_reset"), 0);
-    let longest_ms = turns(&report, "longest_cpu_ms");
-    assert!(
-        longest_ms <= LONGEST_TURN_MS,
-        "a turn of {longest_ms} ms: {}",
-        report.cores()[0]["turns"]
-    );
+    no_turn_is_long(&report);
+    (idle, report)
 }
 
-/// Idle connections at the one listener; at the other, one that is served until
-/// its client ends it.
-pub(crate) fn crowded(args: Args) -> ExitCode {
+#[track_caller]
+fn no_turn_is_long(report: &Report) {
+    let turns = &report.cores()[0]["turns"];
+    let longest_ms = turns["longest_cpu_ms"].as_f64().expect("a length of time");
+    assert!(longest_ms <= LONGEST_TURN_MS, "{turns}");
+}
+
+/// A crowd at the one listener; at the other, one connection that is served
+/// until its client ends it. `plain=true`: the crowd's handlers do not say when
+/// they are between two requests, and their silence is counted. `cut=true`: the
+/// crowd is reset.
+pub(crate) fn crowded(mut args: Args) -> ExitCode {
     sys::raise_fd_limit().expect("a limit may be raised to its ceiling");
-    let result = host(Setup::only(args), |_core, listener| async move {
-        let active = TcpListener::bind("127.0.0.1:0").map_err(io::Error::other)?;
-        say(&format!("active at {}", active.local_addr()));
-        let serving = evenfall::spawn(async move { active.serve(serve_on).await });
-        listener.serve(answer_all).await?;
-        serving.await.map_err(io::Error::other)?
+    let plain: bool = args.number("plain", false);
+    let policy = match args.number("cut", false) {
+        true => DrainPolicy::new().cut(),
+        false => DrainPolicy::new().idle_grace(SILENCE),
+    };
+    let result = host_group(Setup::only(args), move |core, listener| {
+        let listener = listener.drain_policy(policy.clone()).on(&core);
+        async move {
+            let active = TcpListener::bind("127.0.0.1:0").map_err(io::Error::other)?;
+            say(&format!("active at {}", active.local_addr()));
+            let serving = evenfall::spawn(async move { active.serve(answer_plainly).await });
+            match plain {
+                true => listener.serve(answer_plainly).await?,
+                false => listener.serve(answer_all).await?,
+            }
+            serving.await.map_err(io::Error::other)?
+        }
     });
     conclude(result, &json!({}))
-}
-
-/// An echo that never says when it is between two requests.
-async fn serve_on(mut stream: TcpStream) -> io::Result<()> {
-    loop {
-        let chunk = stream.recv().await?;
-        if chunk.is_empty() {
-            return Ok(());
-        }
-        stream.send(chunk).await?;
-    }
 }
