@@ -172,7 +172,24 @@ impl Builder {
     }
 
     /// Which signals stop the runtime: of SIGTERM, SIGINT (these two by default), SIGQUIT, SIGHUP,
-    /// SIGUSR1 and SIGUSR2. One runtime of a process has signals; others are built with none.
+    /// SIGUSR1 and SIGUSR2. One runtime of a process has signals; others are built with none
+    /// (`.signals([])`). After the run they do again what they did before.
+    ///
+    /// # What is ignored already
+    ///
+    /// SIGINT, SIGQUIT and SIGHUP that are ignored when the runtime is built stay ignored, also
+    /// where they are named here: a shell ignores the first two for its background jobs and `nohup`
+    /// the third, so that they stop nothing. SIGTERM, SIGUSR1 and SIGUSR2 are heard all the same:
+    /// nobody ignores them for a server on purpose, and SIGTERM is the one word a supervisor has
+    /// before it kills.
+    ///
+    /// # One thread's signals
+    ///
+    /// The runtime blocks its signals on the threads it starts, and threads started from those
+    /// inherit that. A signal sent to such a thread alone (`raise`, `pthread_kill`, `tgkill`) waits
+    /// there unheard; send it to the process (`kill`), or call
+    /// [`Handle::shutdown`](crate::Handle::shutdown). One sent to the thread of
+    /// [`Runtime::run`], or to one that has it unblocked, is heard.
     pub fn signals(mut self, signals: impl IntoIterator<Item = i32>) -> Builder {
         self.signals = signals.into_iter().collect();
         self

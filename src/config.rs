@@ -130,6 +130,11 @@ pub(crate) const DEAD_MAN_TICKS: u32 = 5;
 /// late wake.
 pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
 
+/// Signals read before anything else is looked at. More than can wait at once (each of six may wait
+/// for the process, for the coordinator's thread and with its handler), so only a storm that sends
+/// faster than it is read meets this, and then time must go by for it to count as a second wish.
+pub(crate) const SIGNALS_AT_ONCE: usize = 32;
+
 /// Triggers kept for the report; of a storm the first ones tell all.
 pub(crate) const TRIGGERS_KEPT: usize = 32;
 

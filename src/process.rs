@@ -5,12 +5,13 @@
 use std::process::Command;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::ring::sys::signal::{STOP_SIGNALS, SignalSet, unblock_in_child};
+use crate::ring::sys::signal::{STOP_SIGNALS, unblock_in_child};
 
 /// Makes the child of `command` begin with the signals that may stop a runtime unblocked.
 ///
 /// A runtime blocks its signals on every thread of its own, and a child inherits the mask of the
-/// thread that starts it: without this it never hears a SIGTERM.
+/// thread that starts it: without this it never hears a SIGTERM. What its parent ignores it ignores
+/// as well, as every child does; handlers never outlive the beginning of a program.
 ///
 /// # Examples
 ///
@@ -30,9 +31,8 @@ use crate::ring::sys::signal::{STOP_SIGNALS, SignalSet, unblock_in_child};
 ///
 /// A child is no business of the stop: it lives on unless something ends it, a hook perhaps.
 pub fn with_clean_signals(command: &mut Command) -> Result<&mut Command> {
-    let signals = SignalSet::of(&STOP_SIGNALS).map_err(|error| {
+    unblock_in_child(command, &STOP_SIGNALS).map_err(|error| {
         Error::new(ErrorKind::Signals, "the set of signals cannot be made").with_source(error)
     })?;
-    unblock_in_child(command, signals);
     Ok(command)
 }

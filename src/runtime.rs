@@ -147,11 +147,11 @@ impl Runtime {
         }
         drop(main);
         self.ran = true;
-        let (report, dead_man) = self.coordinator().run();
+        let (report, keepers) = self.coordinator().run();
         self.join(&report);
+        drop(keepers.signals);
         self.shared.board.conclude(&report);
-        // Until here: a thread's last destructors are a user's, too.
-        drop(dead_man);
+        drop(keepers.dead_man);
         Ok(report)
     }
 
@@ -181,7 +181,9 @@ impl Drop for Runtime {
         for station in &self.shared.stations[self.threads.len()..] {
             let _new = station.advance(progress::GONE);
         }
-        let (report, _dead_man) = self.coordinator().abandon();
+        // Nobody has heard what came, and nobody will.
+        drop(self.signals.take());
+        let (report, _keepers) = self.coordinator().abandon();
         self.shared.board.conclude(&report);
         self.join(&report);
     }

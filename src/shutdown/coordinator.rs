@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::clock::ns;
-use crate::config::{HEARTBEAT, LAST_WORDS, SUSPENSION_MIN};
+use crate::config::{HEARTBEAT, LAST_WORDS, SIGNALS_AT_ONCE, SUSPENSION_MIN};
 use crate::hooks::unrun;
 use crate::io::listening::TurnedAway;
 use crate::phase::{Action, Input, Machine, Phase};
@@ -50,6 +50,16 @@ pub(crate) struct Coordinator {
     pub(super) asked: Vec<Asked>,
 }
 
+/// What keeps watch over the process until the cores' threads are joined: their last destructors
+/// are a user's, and may hang, or send a signal.
+pub(crate) struct Keepers {
+    /// Until this is dropped a signal that nobody reads any more ends nobody. Dropped before the
+    /// report is announced: who has waited for that may want the signals for a runtime of its own.
+    pub(crate) signals: Option<Signals>,
+    /// Dropped last.
+    pub(crate) dead_man: Option<DeadMan>,
+}
+
 impl Coordinator {
     /// A coordinator for a runtime that was just built.
     pub(crate) fn new(
@@ -74,18 +84,24 @@ impl Coordinator {
         }
     }
 
-    /// Coordinates until every core is gone or given up. The dead-man lives on until it is dropped.
-    pub(crate) fn run(mut self) -> (Report, Option<DeadMan>) {
+    /// Coordinates until every core is gone or given up.
+    pub(crate) fn run(mut self) -> (Report, Keepers) {
+        if let Some(signals) = &mut self.signals {
+            signals.hear();
+        }
         while !self.step() {
             self.wait();
         }
         self.wait_for_last_words();
-        let dead_man = self.dead_man.take();
-        (self.report(), dead_man)
+        let keepers = Keepers {
+            signals: self.signals.take(),
+            dead_man: self.dead_man.take(),
+        };
+        (self.report(), keepers)
     }
 
     /// Stops at once, without a run: for a runtime that is dropped.
-    pub(crate) fn abandon(mut self) -> (Report, Option<DeadMan>) {
+    pub(crate) fn abandon(mut self) -> (Report, Keepers) {
         let now_ns = self.shared.clock.now_ns();
         self.input(now_ns, Input::Force);
         self.run()
@@ -151,9 +167,12 @@ impl Coordinator {
         }
     }
 
-    /// Reads every signal that is there.
+    /// Reads the signals that are there.
     fn hear_signals(&mut self, now_ns: u64) {
-        while let Some(came) = self.signals.as_ref().and_then(Signals::next) {
+        for _ in 0..SIGNALS_AT_ONCE {
+            let Some(came) = self.signals.as_ref().and_then(Signals::next) else {
+                return;
+            };
             let pid = (came.pid != 0).then_some(came.pid);
             self.triggers
                 .push((Trigger::signal(came.signal, pid, 0.0), now_ns));

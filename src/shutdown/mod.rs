@@ -99,6 +99,18 @@
 //! [`Handle::shutdown_within`](crate::Handle::shutdown_within) gives a stop under way more or less
 //! time.
 //!
+//! # Signals
+//!
+//! The runtime has its signals from [`build`](crate::Builder::build) on. One that comes before `run`
+//! is heard by `run`: the mains are begun and stopped, with a report. One that comes for a runtime
+//! that is dropped without a run, or whose `build` fails, does what it did before. So does every one
+//! that comes after `run` has returned; until then none ends the process but the third. A thread that
+//! existed before, or that has unblocked a signal, may get it as well as any other. Which are taken,
+//! and what becomes of those that were ignored, is said at
+//! [`Builder::signals`](crate::Builder::signals). As PID 1 all this is the same, and what is not
+//! taken is ignored. Children begin with the runtime's mask, unless started by
+//! [`with_clean_signals`](crate::process::with_clean_signals).
+//!
 //! # The exit code
 //!
 //! [`Report::exit_code`](crate::Report::exit_code) is 0 when nothing was lost, 80 when a hook

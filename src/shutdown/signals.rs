@@ -4,9 +4,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use crate::config::SIGNALS_AT_ONCE;
 use crate::error::{Error, ErrorKind};
 use crate::ring::sys::forward;
-use crate::ring::sys::signal::{Delivered, STOP_SIGNALS, SignalFd, SignalSet, is_ignored};
+use crate::ring::sys::signal::{
+    Delivered, STAY_IGNORED, STOP_SIGNALS, SignalFd, SignalSet, is_ignored,
+};
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Whether a runtime of this process has the signals.
@@ -22,11 +25,13 @@ pub(crate) struct Signals {
     signals: Vec<i32>,
     /// This thread's mask of before.
     mask: SignalSet,
+    /// Whether a coordinator has listened: then what is still unread was meant for the runtime.
+    heard: bool,
 }
 
 impl Signals {
-    /// Takes `signals` over, before any thread is started. `None` if there are none. A signal that
-    /// is ignored when we come (nohup) stays ignored.
+    /// Takes `signals` over, before any thread is started. `None` if there are none, or all are to
+    /// stay ignored.
     pub(crate) fn take(signals: &[i32]) -> Result<Option<Signals>, Error> {
         if let Some(signal) = signals.iter().find(|signal| !STOP_SIGNALS.contains(signal)) {
             return Err(Error::new(
@@ -40,7 +45,7 @@ impl Signals {
         let signals: Vec<i32> = signals
             .iter()
             .copied()
-            .filter(|signal| !is_ignored(*signal))
+            .filter(|signal| !(STAY_IGNORED.contains(signal) && is_ignored(*signal)))
             .collect();
         if signals.is_empty() {
             return Ok(None);
@@ -53,7 +58,12 @@ impl Signals {
             ));
         }
         match Signals::install(&signals) {
-            Ok((fd, mask)) => Ok(Some(Signals { fd, signals, mask })),
+            Ok((fd, mask)) => Ok(Some(Signals {
+                fd,
+                signals,
+                mask,
+                heard: false,
+            })),
             Err(error) => {
                 signals.iter().copied().for_each(forward::give_back);
                 TAKEN.store(false, Ordering::Release);
@@ -76,6 +86,11 @@ impl Signals {
         Ok((fd, mask))
     }
 
+    /// Says that a coordinator listens from now on.
+    pub(crate) fn hear(&mut self) {
+        self.heard = true;
+    }
+
     /// The next signal that came, if there is one.
     pub(crate) fn next(&self) -> Option<Delivered> {
         self.fd.next().or_else(|| forward::next(&self.signals))
@@ -91,13 +106,40 @@ impl Signals {
 }
 
 impl Drop for Signals {
-    /// What came and was not read is taken out first: it was meant for the runtime, and would end
-    /// the process when the mask is put back.
     fn drop(&mut self) {
-        while self.next().is_some() {}
+        if self.heard {
+            self.swallow();
+        } else {
+            self.pass_on();
+        }
+        TAKEN.store(false, Ordering::Release);
+    }
+}
+
+impl Signals {
+    /// After a run: what came and was not read is taken out, because it was meant for the runtime
+    /// and must not end the process that has its report. The handlers see to what comes until the
+    /// mask is back, and only then stop: no moment is without one of the two.
+    fn swallow(&mut self) {
+        // A storm may never end; what is left then the handlers swallow.
+        let mut left = SIGNALS_AT_ONCE;
+        while left > 0 && self.next().is_some() {
+            left -= 1;
+        }
+        self.restore_mask();
         self.signals.iter().copied().for_each(forward::give_back);
+    }
+
+    /// Without a run nobody has heard what came: it does what it did before.
+    fn pass_on(&mut self) {
+        self.signals.iter().copied().for_each(forward::give_back);
+        self.restore_mask();
+        forward::pass_on(&self.signals);
+    }
+
+    /// Puts this thread's mask back.
+    fn restore_mask(&self) {
         // It cannot fail: the mask is one this thread had.
         let _restored = self.mask.set_as_mask();
-        TAKEN.store(false, Ordering::Release);
     }
 }

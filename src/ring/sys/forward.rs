@@ -14,8 +14,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::OnceLock;
 
 use crate::ring::sys::event::EventFd;
-use crate::ring::sys::signal::{Delivered, is_ignored, raise_default};
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::ring::sys::signal::{
+    Delivered, is_first_process, is_ignored, raise_default, send_to_this_process,
+};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, lock};
 
 /// The signals a runtime may take are all below this.
@@ -25,22 +27,23 @@ const SIGNALS: usize = 32;
 struct Place {
     /// Whether a runtime takes the signal.
     taken: AtomicBool,
-    /// Deliveries nobody has read.
-    pending: AtomicU32,
-    /// The sender of the last one.
-    pid: AtomicU32,
+    /// The last delivery nobody has read: `CAME`, and its sender's number in the lower half. 0
+    /// where there is none. One word, so that a sender is never another delivery's.
+    came: AtomicU64,
     /// Whether nobody handled it before: then the default is due when no runtime takes it.
     default_before: AtomicBool,
     /// Whether its handler is there. Guarded by the lock of `register`.
     registered: AtomicBool,
 }
 
+/// Set in `came` with every delivery.
+const CAME: u64 = 1 << 32;
+
 /// One place for each signal.
 static PLACES: [Place; SIGNALS] = [const {
     Place {
         taken: AtomicBool::new(false),
-        pending: AtomicU32::new(0),
-        pid: AtomicU32::new(0),
+        came: AtomicU64::new(0),
         default_before: AtomicBool::new(false),
         registered: AtomicBool::new(false),
     }
@@ -74,7 +77,7 @@ pub(crate) fn take(signal: i32) -> io::Result<()> {
         unsafe { signal_hook_registry::register_sigaction(signal, action) }?;
         place.registered.store(true, Ordering::Relaxed);
     }
-    place.pending.store(0, Ordering::Relaxed);
+    place.came.store(0, Ordering::Relaxed);
     place.taken.store(true, Ordering::Release);
     Ok(())
 }
@@ -98,23 +101,36 @@ pub(crate) fn bell() -> io::Result<BorrowedFd<'static>> {
     }
 }
 
-/// A delivery of one of `signals` that a handler took, if there is one.
+/// A delivery of one of `signals` that a handler took, if there is one. Deliveries of one signal
+/// since the last reading are one, as those of a blocked one are.
 pub(crate) fn next(signals: &[i32]) -> Option<Delivered> {
-    if let Some(bell) = BELL.get() {
-        bell.clear();
-    }
+    read(signals).or_else(|| {
+        // Cleared only when nothing is there, and then looked at again: who stops reading before
+        // that still finds the bell rung.
+        if let Some(bell) = BELL.get() {
+            bell.clear();
+        }
+        read(signals)
+    })
+}
+
+/// As [`next`], and leaves the bell alone.
+fn read(signals: &[i32]) -> Option<Delivered> {
     signals.iter().find_map(|&signal| {
-        let place = place(signal)?;
-        let one_less = |pending: u32| pending.checked_sub(1);
-        place
-            .pending
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, one_less)
-            .ok()?;
-        Some(Delivered {
+        let came = place(signal)?.came.swap(0, Ordering::AcqRel);
+        (came != 0).then_some(Delivered {
             signal,
-            pid: place.pid.load(Ordering::Relaxed),
+            pid: came as u32,
         })
     })
+}
+
+/// Sends what handlers took of `signals` and nobody has read once more, now that it does what it
+/// did before.
+pub(crate) fn pass_on(signals: &[i32]) {
+    while let Some(unread) = read(signals) {
+        send_to_this_process(unread.signal);
+    }
 }
 
 /// The handler.
@@ -123,15 +139,27 @@ fn on_signal(signal: i32, info: &libc::siginfo_t) {
         return;
     };
     if place.taken.load(Ordering::Acquire) {
-        // SAFETY: reads a field of the live siginfo the kernel made; for a signal sent by a
-        // process it is the sender, and for any other it is some number nobody relies on.
-        let pid = unsafe { info.si_pid() };
-        place.pid.store(pid as u32, Ordering::Relaxed);
-        place.pending.fetch_add(1, Ordering::AcqRel);
+        place
+            .came
+            .store(CAME | u64::from(sender(info)), Ordering::Release);
         if let Some(bell) = BELL.get() {
             bell.ring();
         }
-    } else if place.default_before.load(Ordering::Relaxed) && !is_ignored(signal) {
+    } else if place.default_before.load(Ordering::Relaxed)
+        && !is_ignored(signal)
+        // There the default does nothing, and to put it back would only lose this handler.
+        && !is_first_process()
+    {
         raise_default(signal);
+    }
+}
+
+/// The process that sent a signal; 0 where none did, or one that this namespace does not know.
+fn sender(info: &libc::siginfo_t) -> u32 {
+    match info.si_code {
+        // SAFETY: for these codes (sigaction(2)) the kernel has filled in the sender's number;
+        // with any other it stands for something else, the number of a timer say.
+        libc::SI_USER | libc::SI_QUEUE | libc::SI_TKILL => unsafe { info.si_pid() }.unsigned_abs(),
+        _ => 0,
     }
 }

@@ -16,6 +16,10 @@ pub(crate) const STOP_SIGNALS: [i32; 6] = [
     libc::SIGUSR2,
 ];
 
+/// Those of them that stay ignored where they are when we come. A shell ignores SIGINT and SIGQUIT
+/// for its background jobs and nohup(1) ignores SIGHUP: whoever did so wants that they stop nothing.
+pub(crate) const STAY_IGNORED: [i32; 3] = [libc::SIGINT, libc::SIGQUIT, libc::SIGHUP];
+
 /// A set of signals.
 #[derive(Clone, Copy)]
 pub(crate) struct SignalSet(libc::sigset_t);
@@ -117,13 +121,44 @@ impl AsFd for SignalFd {
     }
 }
 
-/// Makes the child of `command` begin with `signals` unblocked.
-pub(crate) fn unblock_in_child(command: &mut std::process::Command, signals: SignalSet) {
+/// Makes the child of `command` begin with `signals` unblocked and without handlers. What is
+/// ignored stays so.
+///
+/// A program begins without handlers anyway. But from the moment the mask is empty until then the
+/// child would take a signal with a handler of ours, and swallow it.
+pub(crate) fn unblock_in_child(
+    command: &mut std::process::Command,
+    signals: &'static [i32],
+) -> io::Result<()> {
     use std::os::unix::process::CommandExt;
-    let unblock = move || signals.change_mask(libc::SIG_UNBLOCK).map(drop);
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed: pthread_sigmask(3)
-    // is one in effect (it is sigprocmask(2) of this thread), and nothing allocates or locks.
+    let set = SignalSet::of(signals)?;
+    let unblock = move || {
+        let handled = |signal: &&i32| !is_ignored(**signal) && !is_default(**signal);
+        for signal in signals.iter().filter(handled) {
+            put_default_back(*signal)?;
+        }
+        set.change_mask(libc::SIG_UNBLOCK).map(drop)
+    };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed: sigaction(2) is one,
+    // pthread_sigmask(3) is one in effect (it is sigprocmask(2) of this thread), and nothing
+    // allocates or locks.
     unsafe { command.pre_exec(unblock) };
+    Ok(())
+}
+
+/// Whether this is PID 1 of its namespace, where the default of every signal is to be ignored.
+/// Async-signal-safe.
+pub(crate) fn is_first_process() -> bool {
+    // SAFETY: getpid(2) takes nothing and always succeeds.
+    unsafe { libc::getpid() == 1 }
+}
+
+/// Sends this process `signal`, as another process would.
+pub(crate) fn send_to_this_process(signal: i32) {
+    // SAFETY: getpid(2) takes nothing and always succeeds.
+    let own = unsafe { libc::getpid() };
+    // SAFETY: kill(2) takes two numbers; of oneself it is always allowed.
+    let _sent = unsafe { libc::kill(own, signal) };
 }
 
 /// Whether `signal` is ignored by this process now.
@@ -150,13 +185,20 @@ fn disposition(signal: i32) -> Option<libc::sigaction> {
 ///
 /// Async-signal-safe: sigaction(2) and raise(3) are in signal-safety(7).
 pub(crate) fn raise_default(signal: i32) {
+    // It cannot fail for a number that had a handler.
+    let _put_back = put_default_back(signal);
+    // SAFETY: raise(3) takes a plain number.
+    unsafe { libc::raise(signal) };
+}
+
+/// Makes `signal` do what it does by default.
+fn put_default_back(signal: i32) -> io::Result<()> {
     // SAFETY: an all-zero sigaction is a value of that plain struct.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = libc::SIG_DFL;
     // SAFETY: `action` is live for the call, which copies it; the old action is not asked for.
-    unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    // SAFETY: raise(3) takes a plain number.
-    unsafe { libc::raise(signal) };
+    let result = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    check(result).map(drop)
 }
 
 /// Leaves the process at once, without destructors: the third signal's way out.
