@@ -31,6 +31,7 @@ mod gate;
 mod hooks;
 mod hung_up;
 mod idle;
+mod inherited;
 mod listening;
 mod loss;
 mod mixed;
@@ -39,12 +40,16 @@ mod outgoing;
 mod overdue;
 mod phases;
 mod policy;
+mod pid_one;
 mod port;
 mod refused;
 mod rounds;
+mod signals;
 mod stages;
 mod starved;
+mod start_up;
 mod stop;
+mod storm;
 mod stuck;
 mod tasks;
 mod tidy;
@@ -83,6 +88,9 @@ fn play(role: &str) -> ExitCode {
         "hangs" => deadline::hangs,
         "hooks" => hooks::hooks,
         "hung_up" => hung_up::hung_up,
+        "inherits" => inherited::inherits,
+        "is_called_by_many" => storm::is_called_by_many,
+        "is_pid_one" => pid_one::is_pid_one,
         "knows_no_requests" => phases::knows_no_requests,
         "late_hook" => overdue::late_hook,
         "limited" => network::limited,
@@ -100,10 +108,15 @@ fn play(role: &str) -> ExitCode {
         "policies" => policy::policies,
         "refused" => refused::refuse,
         "rounds" => rounds::rounds,
+        "sends" => signals::sends,
+        "signalled" => signals::signalled,
         "slow_reader" => traffic::slow_reader,
         "stages" => stages::stages,
         "stalls" => stuck::stalls,
         "starves" => starved::starves,
+        "starts" => start_up::starts,
+        "starts_pid_one" => pid_one::starts_pid_one,
+        "stormy" => storm::stormy,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "two" => rounds::two,
@@ -128,6 +141,7 @@ fn trials() -> Vec<Trial> {
         hooks::promises,
         hung_up::promises,
         idle::promises,
+        inherited::promises,
         listening::promises,
         loss::promises,
         mixed::promises,
@@ -136,12 +150,16 @@ fn trials() -> Vec<Trial> {
         overdue::promises,
         phases::promises,
         policy::promises,
+        pid_one::promises,
         port::promises,
         refused::promises,
         rounds::promises,
+        signals::promises,
         stages::promises,
         starved::promises,
+        start_up::promises,
         stop::promises,
+        storm::promises,
         stuck::promises,
         tasks::promises,
         tidy::promises,

@@ -47,7 +47,8 @@ fn echoed(address: SocketAddr) -> TcpStream {
     stream
 }
 
-fn bind_with_reuseaddr_only(address: SocketAddr) -> std::io::Result<Socket> {
+/// As a server that is started again binds.
+pub(crate) fn bind_with_reuseaddr_only(address: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;

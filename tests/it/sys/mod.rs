@@ -2,6 +2,7 @@
 
 mod epoll;
 mod sandbox;
+mod signals;
 mod wedge;
 
 use std::io;
@@ -9,7 +10,13 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 pub(crate) use epoll::{Epoll, READ, WRITE};
-pub(crate) use sandbox::{drop_capabilities, enter_namespaces, refuse_io_uring};
+pub(crate) use sandbox::{
+    drop_capabilities, enter_namespaces, make_next_child_pid_one, refuse_io_uring,
+};
+pub(crate) use signals::{
+    begin_ignoring, count_deliveries, deliveries, die_with_starter, kill_thread, queue,
+    signal_before_exec, signal_by_timer, signals_in, this_thread, unblock,
+};
 pub(crate) use wedge::{catch, caught_real_time_signals, prepare_to_wedge, wedge_first_thread};
 
 /// The errno of the last call, when it returned -1.
@@ -111,6 +118,21 @@ pub(crate) fn raise_fd_limit() -> io::Result<u64> {
     // SAFETY: `limit` is a live rlimit, which the call only reads.
     checked(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) })?;
     Ok(limit.rlim_cur)
+}
+
+/// Lets this process open no descriptor of number `most` or above, until it is
+/// let again.
+pub(crate) fn limit_fds_for_now(most: u64) -> io::Result<()> {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: `limit` is a live rlimit, which the call fills in.
+    checked(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) })?;
+    limit.rlim_cur = most.min(limit.rlim_max);
+    // SAFETY: `limit` is a live rlimit, which the call only reads.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    checked(result).map(drop)
 }
 
 /// How many descriptors this process has open.

@@ -10,15 +10,28 @@ use super::checked;
 /// Moves this process, which has one thread, into user and net namespaces of
 /// its own, as their root, with loopback up. The error says what to allow.
 pub(crate) fn enter_namespaces() -> Result<(), String> {
+    unshare_as_root(libc::CLONE_NEWNET)?;
+    raise_loopback().map_err(|error| format!("loopback cannot be raised: {error}"))
+}
+
+/// Makes the next child of this process, which has one thread, PID 1 of a
+/// namespace. From then on this process cannot start a thread.
+pub(crate) fn make_next_child_pid_one() -> Result<(), String> {
+    unshare_as_root(libc::CLONE_NEWPID)
+}
+
+/// Moves this process into a user namespace of its own, as its root, and does
+/// with `kind` what unshare(2) does.
+fn unshare_as_root(kind: libc::c_int) -> Result<(), String> {
     // SAFETY: these two have no preconditions and touch no memory.
     let uid = unsafe { libc::geteuid() };
     // SAFETY: as above.
     let gid = unsafe { libc::getegid() };
     // SAFETY: unshare takes a number and touches no memory.
-    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) };
+    let result = unsafe { libc::unshare(libc::CLONE_NEWUSER | kind) };
     if let Err(error) = checked(result) {
         return Err(format!(
-            "this test needs user and net namespaces, which are forbidden here ({error}): \
+            "this test needs user, net and pid namespaces, which are forbidden here ({error}): \
              allow them (user.max_user_namespaces, kernel.unprivileged_userns_clone, \
              kernel.apparmor_restrict_unprivileged_userns, the container's seccomp profile)"
         ));
@@ -28,8 +41,7 @@ pub(crate) fn enter_namespaces() -> Result<(), String> {
     };
     map("setgroups", "deny".to_owned())?;
     map("uid_map", format!("0 {uid} 1"))?;
-    map("gid_map", format!("0 {gid} 1"))?;
-    raise_loopback().map_err(|error| format!("loopback cannot be raised: {error}"))
+    map("gid_map", format!("0 {gid} 1"))
 }
 
 fn raise_loopback() -> io::Result<()> {

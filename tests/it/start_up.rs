@@ -1,0 +1,234 @@
+//! Signals and failures before the cores are up: each start ends in one of the
+//! ways that it may, and leaves nothing behind.
+#![forbid(unsafe_code)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use evenfall::{Cores, ErrorKind, Runtime};
+use serde_json::json;
+
+use crate::args::Args;
+use crate::port::bind_with_reuseaddr_only;
+use crate::process::{Ended, Program, WATCHDOG};
+use crate::promise::{heavy, promises};
+use crate::server::{answer_all, conclude};
+use crate::sys;
+
+promises![
+    sigterm_at_every_point_of_the_start_ends_it_well,
+    a_signal_between_build_and_run_is_heard_and_the_backlog_answered,
+    a_signal_for_a_runtime_that_never_ran_does_what_it_did_before,
+    a_core_that_fails_to_start_fails_build_and_leaves_nothing,
+];
+
+/// Starts that are swept.
+const STARTS: u32 = 200;
+
+/// An address of its own, as in `port`.
+const ADDRESS: &str = "addr=127.0.0.41:0";
+
+/// From the first instruction of the program until it listens, and a little
+/// further. It dies of the signal, which is the default, until the runtime
+/// takes it; from then on there is a report.
+fn sigterm_at_every_point_of_the_start_ends_it_well() {
+    let _alone = heavy();
+    let began = Instant::now();
+    let mut server = Program::role("echo", &[ADDRESS]);
+    server.address();
+    let step = began.elapsed() * 5 / 4 / STARTS;
+    drop(server);
+    let (mut died, mut reported) = (0, 0);
+    for start in 0..STARTS {
+        let server = Program::role("echo", &[ADDRESS]);
+        wait_for(step * start);
+        server.signal(libc::SIGTERM);
+        match server.finish() {
+            ended if ended.status.signal() == Some(libc::SIGTERM) => {
+                let runs = |line: &String| line.starts_with("listening") || is_report(line);
+                let too_late = ended.said.iter().any(runs);
+                assert!(!too_late, "{}", ended.told("it died while it ran"));
+                died += 1;
+            }
+            ended => {
+                stopped_well(&ended);
+                reported += 1;
+            }
+        }
+    }
+    assert_eq!(died + reported, STARTS);
+    // Otherwise the sweep has missed the moments that it is about.
+    assert!(
+        died > 0 && reported > 0,
+        "{died} died, {reported} with a report"
+    );
+}
+
+fn is_report(line: &str) -> bool {
+    line.starts_with("report ")
+}
+
+/// Waits by the clock: what is waited for is time itself, in steps that are
+/// too small to sleep.
+fn wait_for(length: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < length {
+        std::hint::spin_loop();
+    }
+}
+
+/// It stopped by the signal, and its port can be bound.
+#[track_caller]
+fn stopped_well(ended: &Ended) {
+    let report = ended.report(0);
+    report.loses_nothing();
+    assert_eq!(report.part("triggers")[0]["signal"], libc::SIGTERM);
+    assert_eq!(report.part("triggers")[0]["pid"], std::process::id());
+    let address = ended
+        .said
+        .iter()
+        .find_map(|line| line.strip_prefix("listening on "));
+    let address = address.expect("the mains are begun before they are stopped");
+    let address: SocketAddr = address.parse().expect("an address");
+    bind_with_reuseaddr_only(address).expect("the port is free");
+}
+
+fn a_signal_between_build_and_run_is_heard_and_the_backlog_answered() {
+    let ended = Program::role("starts", &["case=before_run"]).finish();
+    let report = ended.report(0);
+    report.loses_nothing();
+    assert_eq!(ended.json("facts ")["answer"], "evening");
+    assert_eq!(report.part("triggers")[0]["signal"], libc::SIGTERM);
+}
+
+/// Nobody has heard it, so it is not lost: it ends the process, as it would
+/// have done without a runtime.
+fn a_signal_for_a_runtime_that_never_ran_does_what_it_did_before() {
+    for case in ["case=dropped", "case=dropped_foreign"] {
+        let ended = Program::role("starts", &[case]).finish();
+        let signal = ended.status.signal();
+        assert_eq!(signal, Some(libc::SIGTERM), "{}", ended.told(case));
+    }
+}
+
+/// Each descriptor that a start needs is refused once, so the second core
+/// fails at every point at which it can, after the first is up.
+fn a_core_that_fails_to_start_fails_build_and_leaves_nothing() {
+    let ended = Program::role("starts", &["case=refused"]).finish();
+    let report = ended.report(0);
+    report.loses_nothing();
+    let facts = ended.json("facts ");
+    assert_eq!(facts["left_behind"], json!([]), "{facts}");
+    let refused: Vec<String> = serde_json::from_value(facts["refused"].clone()).expect("words");
+    // The last descriptor that a start needs is that of the last core's ring.
+    let last = refused.last().expect("a limit that was too low");
+    assert!(last.contains("a ring"), "{refused:?}");
+    assert!(
+        refused.iter().all(|error| error.contains("(os error 24)")),
+        "the cause is not named: {refused:?}"
+    );
+}
+
+/// Builds and perhaps runs a runtime, as the case says.
+pub(crate) fn starts(mut args: Args) -> ExitCode {
+    let case: String = args.take("case").expect("case is what happens");
+    args.finish();
+    match case.as_str() {
+        "before_run" => before_run(),
+        "dropped" => dropped(),
+        "dropped_foreign" => {
+            std::thread::spawn(|| {
+                loop {
+                    std::thread::park();
+                }
+            });
+            dropped()
+        }
+        "refused" => refused(),
+        _ => panic!("no case {case}"),
+    }
+}
+
+fn one_core() -> evenfall::Builder {
+    Runtime::builder().cores(Cores::Count(1))
+}
+
+fn before_run() -> ExitCode {
+    let mut runtime = one_core().build().expect("a runtime");
+    sys::kill(std::process::id(), libc::SIGTERM).expect("this process lives");
+    let listener = runtime.bind("127.0.0.1:0").expect("a port");
+    let mut client = TcpStream::connect(listener.local_addr()).expect("a backlog");
+    client.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    client.write_all(b"evening").expect("a backlog");
+    let result = runtime.run(move |core| {
+        let listener = listener.on(&core);
+        async move { listener.serve(answer_all).await }
+    });
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("an end by FIN");
+    conclude(result, &json!({ "answer": answer }))
+}
+
+fn dropped() -> ExitCode {
+    let runtime = one_core().build().expect("a runtime");
+    sys::kill(std::process::id(), libc::SIGTERM).expect("this process lives");
+    drop(runtime);
+    // A signal to a foreign thread may take a moment; the test's wait ends it.
+    std::thread::sleep(Duration::from_secs(2));
+    ExitCode::SUCCESS
+}
+
+/// Builds with ever more descriptors allowed, until it is enough.
+fn refused() -> ExitCode {
+    let two = || {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        assert!(cpus >= 2, "this test needs two processors");
+        Runtime::builder().cores(Cores::Count(2))
+    };
+    // What is made once in a process's life is made here.
+    drop(two().build().expect("a runtime"));
+    let own = std::process::id();
+    let before = left_behind();
+    let blocked = sys::signals_in(own, "SigBlk");
+    let (mut wrong, mut refused) = (Vec::new(), Vec::new());
+    for limit in 3..200u64 {
+        sys::limit_fds_for_now(limit).expect("a soft limit");
+        let built = two().build();
+        // Enough to look at what is left.
+        sys::limit_fds_for_now(1_000).expect("a soft limit");
+        match built {
+            Ok(runtime) => {
+                let result = runtime.run(|_core| async { Ok(()) });
+                let facts = json!({ "left_behind": wrong, "refused": refused });
+                return conclude(result, &facts);
+            }
+            Err(error) => refused.push(told(&error)),
+        }
+        let after = left_behind();
+        if after != before || sys::signals_in(own, "SigBlk") != blocked {
+            wrong.push(json!({ "limit": limit, "before": before, "after": after }));
+        }
+    }
+    panic!("200 descriptors are not enough: {refused:?}");
+}
+
+/// Descriptors and threads of this process.
+fn left_behind() -> (usize, usize) {
+    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+    (sys::open_fds(), threads.count())
+}
+
+/// An error with its causes.
+fn told(error: &evenfall::Error) -> String {
+    assert_ne!(error.kind(), ErrorKind::Cores, "{error}");
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}
