@@ -24,6 +24,9 @@ use crate::config::HEARTBEAT;
 pub(crate) struct Watch {
     /// The turn it was in when it was looked at last, if it was in one.
     turn: Option<Turn>,
+    /// When the process last came back from a suspension (ns); 0 before that. No turn's length
+    /// counts from earlier, whether it was seen before or not.
+    resumed_ns: u64,
 }
 
 /// A turn that was seen.
@@ -31,8 +34,6 @@ pub(crate) struct Watch {
 struct Turn {
     /// When it began (ns), which is also its name.
     began_ns: u64,
-    /// From when on its length counts (ns); not before `began_ns`.
-    counts_from_ns: u64,
     /// When it was first seen (ns).
     seen_ns: u64,
     /// Whether it was found too long. Stays until the turn is over.
@@ -50,12 +51,11 @@ impl Watch {
             Some(turn) if turn.began_ns == began_ns => turn,
             place => place.insert(Turn {
                 began_ns,
-                counts_from_ns: began_ns,
                 seen_ns: now_ns,
                 stuck: false,
             }),
         };
-        let lasts_ns = now_ns.saturating_sub(turn.counts_from_ns);
+        let lasts_ns = now_ns.saturating_sub(began_ns.max(self.resumed_ns));
         let watched_ns = now_ns.saturating_sub(turn.seen_ns);
         turn.stuck |= lasts_ns >= stuck_after_ns && watched_ns >= ns(HEARTBEAT);
         turn.stuck
@@ -63,9 +63,7 @@ impl Watch {
 
     /// The process was suspended, until now.
     pub(crate) fn resume(&mut self, now_ns: u64) {
-        if let Some(turn) = &mut self.turn {
-            turn.counts_from_ns = now_ns;
-        }
+        self.resumed_ns = now_ns;
     }
 
     /// Whether the core was stuck when it was looked at last.
@@ -119,5 +117,14 @@ mod tests {
         assert!(watch.look(91_000 * MS, Some(0), AFTER));
         watch.resume(95_000 * MS);
         assert!(watch.look(95_001 * MS, Some(0), AFTER));
+    }
+
+    #[test]
+    fn a_suspension_is_not_held_against_a_turn_that_nobody_had_seen() {
+        let mut watch = Watch::default();
+        watch.resume(90_000 * MS);
+        assert!(!watch.look(90_000 * MS, Some(MS), AFTER));
+        assert!(!watch.look(90_050 * MS, Some(MS), AFTER));
+        assert!(watch.look(91_000 * MS, Some(MS), AFTER));
     }
 }
