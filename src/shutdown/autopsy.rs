@@ -13,7 +13,7 @@ use crate::shared::Station;
 use crate::task::{Kind, Running};
 
 /// How long a core's thread was on a processor when its last words were asked for (ns), where the
-/// kernel says so.
+/// kernel says so. By default it was not asked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Asked(Option<u64>);
 
@@ -25,13 +25,18 @@ impl Asked {
 
     /// Whether the core would go on, but has hardly had a processor since.
     pub(crate) fn is_starved(self, station: &Station) -> bool {
-        let (Asked(Some(before_ns)), Some(thread)) = (self, station.pulse.thread()) else {
-            return false;
-        };
-        let ready = read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R');
-        let now_ns = on_processor_ns(thread).unwrap_or(u64::MAX);
-        ready && now_ns.saturating_sub(before_ns) < ns(LAST_WORDS) / 4
+        match (self, station.pulse.thread()) {
+            (Asked(Some(before_ns)), Some(thread)) => is_starved_since(before_ns, thread),
+            _ => false,
+        }
     }
+}
+
+/// Whether a thread is ready and has hardly been on a processor since it had been for `before_ns`.
+fn is_starved_since(before_ns: u64, thread: u32) -> bool {
+    let ready = read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R');
+    let now_ns = on_processor_ns(thread).unwrap_or(u64::MAX);
+    ready && now_ns.saturating_sub(before_ns) < ns(LAST_WORDS) / 4
 }
 
 /// Where the core of `station` hangs, at the end of a stop that began at `start_ns`.
@@ -165,6 +170,40 @@ mod tests {
         assert_eq!(syscall_number("202 0x1 0x0 0x7f\n"), Some(202));
         assert_eq!(syscall_name(libc::SYS_futex), "futex");
         assert_eq!(syscall_name(99_999), "system call 99999");
+    }
+
+    #[test]
+    fn a_thread_that_computes_is_not_starved() {
+        let thread = crate::ring::sys::thread::current_id();
+        let on_processor =
+            || on_processor_ns(thread).expect("the kernel counts (CONFIG_SCHED_INFO)");
+        let before_ns = on_processor();
+        assert!(is_starved_since(before_ns, thread), "it had no time yet");
+        while on_processor() < before_ns + ns(LAST_WORDS) / 4 {
+            std::hint::spin_loop();
+        }
+        assert!(!is_starved_since(before_ns, thread));
+    }
+
+    #[test]
+    fn a_thread_that_waits_is_not_starved() {
+        let (number, numbers) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let waits = std::thread::spawn(move || {
+            number
+                .send(crate::ring::sys::thread::current_id())
+                .expect("awaited");
+            assert!(ends.recv().is_err(), "nothing is sent");
+        });
+        let thread = numbers.recv().expect("it begins");
+        let began = std::time::Instant::now();
+        while state(thread) != "S (sleeping) in futex" {
+            assert!(began.elapsed().as_secs() < 30, "it waits for nothing");
+            std::thread::yield_now();
+        }
+        assert!(!is_starved_since(u64::MAX, thread));
+        drop(end);
+        waits.join().expect("it ends");
     }
 
     #[test]

@@ -109,10 +109,15 @@ impl Coordinator {
 
     /// Cores that were given up find that order at their next turn and leave their report. One
     /// that does not in this time is in the middle of a turn that does not end: it is stuck. But
-    /// one that had no processor has not been asked yet, and is given that time once more.
+    /// one that had no processor has not been asked yet, and is given that time once more; unless it
+    /// had the time of a whole stuck turn before.
     fn wait_for_last_words(&mut self) {
-        let stations = &self.shared.stations;
-        self.asked = stations.iter().map(Asked::now).collect();
+        let ask = |(station, watch): (&Station, &Watch)| match watch.is_stuck() {
+            true => Asked::default(),
+            false => Asked::now(station),
+        };
+        let stations = self.shared.stations.iter();
+        self.asked = stations.zip(&self.watches).map(ask).collect();
         if self.all_leave_within_last_words() {
             return;
         }

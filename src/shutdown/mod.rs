@@ -135,9 +135,9 @@
 //!   If they have left Draining without it, what it still had is named in the report.
 //! - If it does not come back, the report says which task it runs, where that was spawned, since
 //!   when, and the state, system call and wait channel of its thread; the exit code is 82.
-//! - A core that would go on, but whose processor other threads have, looks the same for a while. At
-//!   the hard deadline it is asked twice, which may cost `run` 40 ms more; and if nothing comes even
-//!   then, the report says that it was kept from its processor.
+//! - A core that would go on, but whose processor other threads have, looks the same. If its turn is
+//!   shorter than that at the hard deadline, it is asked twice, which may cost `run` 40 ms more; and
+//!   if nothing comes even then, the report says that it was kept from its processor.
 //!
 //! And if the coordinator itself does not move any more there is the *dead-man*: a timer of the
 //! kernel's with a real-time signal of its own, set to the hard deadline. From then on it ticks every
