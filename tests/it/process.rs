@@ -81,6 +81,9 @@ impl Program {
     /// Starts `command` with pipes on all three ends.
     pub(crate) fn start(name: &str, mut command: Command) -> Program {
         command
+            // To print a backtrace takes a tenth of a second, and ten times that
+            // on a busy machine: a core that does it is rightly called stuck.
+            .env("RUST_BACKTRACE", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -25,8 +25,6 @@ pub(crate) fn mixed(mut args: Args) -> ExitCode {
     let seed: u64 = args.take("seed").expect("seed is a number");
     args.finish();
     let plan = Arc::new(Plan::of(seed, super::cpus()));
-    // To print a backtrace takes longer than a plan lets a turn last.
-    std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
     // A second signal may come when all is over; nobody minds it then.
     sys::catch(libc::SIGTERM).expect("a handler of SIGTERM");
     if plan.wedged {
