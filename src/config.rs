@@ -50,7 +50,7 @@ pub(crate) const TIMER_BUDGET: usize = 1024;
 
 /// Of these, connections' own. Each is some system calls: a thousand peers that are late with their
 /// FINs, all looked at in one turn, made it last for seven milliseconds.
-pub(crate) const CONN_TIMER_BUDGET: usize = 2 * DRAIN_BATCH;
+pub(crate) const CONN_TIMER_BUDGET: usize = DRAIN_BATCH;
 
 /// Letters handled in one turn. A full mailbox must not keep a core from its ring.
 pub(crate) const LETTER_BUDGET: usize = 1024;
@@ -62,7 +62,7 @@ pub(crate) const DRAIN_BATCH: usize = 64;
 /// Further enters of one turn of a stop, while the kernel has completions that it holds back: each
 /// gives some twenty. More come back than connections are told in a turn, or the peers' FINs pile
 /// up before the requests of those that are still served.
-pub(crate) const CATCH_UP_ENTERS: u32 = 4;
+pub(crate) const CATCH_UP_ENTERS: u32 = 3;
 
 /// Completions the kernel gives at least in one enter, where it has as many.
 pub(crate) const ENTER_GIVES: usize = 20;
@@ -177,7 +177,7 @@ pub(crate) const LINGER_CHECK_MAX: Duration = Duration::from_millis(20);
 
 /// The pause for each of the connections that close, where this is more than the above: a look
 /// takes some two microseconds, and many of them may not take more than a part of the time.
-pub(crate) const LINGER_CHECK_EACH: Duration = Duration::from_micros(20);
+pub(crate) const LINGER_CHECK_EACH: Duration = Duration::from_micros(40);
 
 /// Connections taken from a backlog in one go: twice the longest backlog asked for, since with no
 /// gate further ones arrive meanwhile.
@@ -213,7 +213,7 @@ const _: () = {
     // A batch of connections told of the stop can all be polled in the same turn.
     assert!(DRAIN_BATCH <= TASK_BUDGET);
     // As many connections can end in a turn as are told.
-    assert!(CATCH_UP_ENTERS as usize * ENTER_GIVES >= DRAIN_BATCH);
+    assert!((1 + CATCH_UP_ENTERS as usize) * ENTER_GIVES >= DRAIN_BATCH);
     assert!(CONN_TIMER_BUDGET <= TIMER_BUDGET);
     assert!(TICK_NS.is_power_of_two());
 

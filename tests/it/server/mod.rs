@@ -35,7 +35,8 @@ pub(crate) struct Setup {
     pub(crate) cores: usize,
     /// `addr`: by default a port of the kernel's choice on 127.0.0.1.
     address: String,
-    /// `quiet`, `timeout`, `notice`, `idle_grace`, `linger`: milliseconds.
+    /// `quiet`, `timeout`, `notice`, `idle_grace`, `linger`,
+    /// `stuck_after`: milliseconds.
     shutdown: Shutdown,
     /// `early_thread=true`: the thread on standard input is started before
     /// the runtime blocks its signals.
@@ -63,6 +64,9 @@ impl Setup {
         }
         if let Some(linger) = args.millis("linger") {
             shutdown = shutdown.linger(linger);
+        }
+        if let Some(stuck_after) = args.millis("stuck_after") {
+            shutdown = shutdown.stuck_after(stuck_after);
         }
         Setup {
             cores: args.number("cores", cpus.min(2)),
