@@ -3,8 +3,9 @@
 #![forbid(unsafe_code)]
 
 use std::str::FromStr;
+use std::time::Duration;
 
-use crate::config::Shutdown;
+use crate::config::{STALL_MIN, Shutdown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 
@@ -140,6 +141,8 @@ pub struct Builder {
     shutdown: Shutdown,
     /// Which signals stop it.
     signals: Vec<i32>,
+    /// The length of a turn to watch for; at least `STALL_MIN` once it is built.
+    stall_after: Option<Duration>,
 }
 
 impl Runtime {
@@ -156,6 +159,7 @@ impl Builder {
             cores: Cores::All,
             shutdown: Shutdown::default(),
             signals: vec![libc::SIGTERM, libc::SIGINT],
+            stall_after: None,
         }
     }
 
@@ -195,6 +199,27 @@ impl Builder {
         self
     }
 
+    /// Watches for turns that last this long while nothing stops: a task that spins, sleeps in
+    /// `std::thread::sleep` or waits for a lock, and with it keeps all else on its core from
+    /// moving. Default: no watch. At least 10 ms.
+    ///
+    /// Each is told to whoever subscribes ([`Handle::stalls`](crate::Handle::stalls)), with the
+    /// task, where that was spawned, and the state of the thread; the report counts them and keeps
+    /// the longest ([`Report::stalls`](crate::Report::stalls)). Nothing is printed and nothing is
+    /// stopped.
+    ///
+    /// The watch wakes the coordinator's thread four times in this time, also while the process is
+    /// idle. A core pays nothing for it. A turn is told of when it has lasted this long, at the
+    /// next of those looks; one that ends before that look is not.
+    ///
+    /// # Shutdown
+    ///
+    /// Ends with Running: from then on it is [`Shutdown::stuck_after`] that says when a core hangs.
+    pub fn stall_after(mut self, stall_after: Duration) -> Builder {
+        self.stall_after = Some(stall_after);
+        self
+    }
+
     /// Blocks the signals on this thread, starts and pins a thread for each core and makes its
     /// ring.
     ///
@@ -204,9 +229,24 @@ impl Builder {
     /// error names cause and remedy; nothing is left behind.
     pub fn build(self) -> Result<Runtime> {
         self.shutdown.validate()?;
+        self.stall_after.map_or(Ok(()), check_stall_after)?;
         let cpus = self.cores.resolve()?;
-        Runtime::start(&cpus, self.shutdown, &self.signals)
+        Runtime::start(&cpus, self.shutdown, &self.signals, self.stall_after)
     }
+}
+
+/// Turns shorter than the resolution of the watch cannot be watched for.
+fn check_stall_after(stall_after: Duration) -> Result<()> {
+    if stall_after >= STALL_MIN {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Config,
+        format!(
+            "stall_after ({stall_after:?}) is shorter than {STALL_MIN:?}, and no turn that short is \
+             a stall; raise it to at least {STALL_MIN:?}, or leave it out and no turn is watched"
+        ),
+    ))
 }
 
 #[cfg(test)]
@@ -244,6 +284,20 @@ mod tests {
         );
         assert!(check_list(vec![], &[0]).is_err(), "no processor");
         assert_eq!(check_list(vec![5, 0], &[0, 1, 2, 5]).ok(), Some(vec![5, 0]));
+    }
+
+    #[test]
+    fn a_stall_shorter_than_the_watch_can_see_is_refused_with_the_numbers() {
+        for short in [Duration::ZERO, STALL_MIN - Duration::from_nanos(1)] {
+            let built = Runtime::builder().stall_after(short).build();
+            let error = built.expect_err("too short");
+            assert_eq!(error.kind(), ErrorKind::Config);
+            let words = error.to_string();
+            assert!(words.contains(&format!("{short:?}")), "{words}");
+            assert!(words.contains("at least 10ms"), "{words}");
+        }
+        assert!(check_stall_after(STALL_MIN).is_ok());
+        assert!(check_stall_after(Duration::MAX).is_ok());
     }
 
     #[test]

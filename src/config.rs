@@ -135,6 +135,22 @@ pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
 /// faster than it is read meets this, and then time must go by for it to count as a second wish.
 pub(crate) const SIGNALS_AT_ONCE: usize = 32;
 
+/// Shortest turn that can be watched for: a tenth of it is what an ordinary turn may take on a busy
+/// machine.
+pub(crate) const STALL_MIN: Duration = Duration::from_millis(10);
+
+/// Shortest pause between two looks at the cores while nothing stops.
+pub(crate) const STALL_LOOK_MIN: Duration = Duration::from_millis(5);
+
+/// Longest such pause.
+pub(crate) const STALL_LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// Stalls kept for the report, the longest ones.
+pub(crate) const STALLS_KEPT: usize = 16;
+
+/// Events of stalls kept for subscribers that are slow.
+pub(crate) const STALLS_ANNOUNCED: usize = 64;
+
 /// Triggers kept for the report; of a storm the first ones tell all.
 pub(crate) const TRIGGERS_KEPT: usize = 32;
 
@@ -222,6 +238,8 @@ const _: () = {
     assert!(window_min <= window_ttl_min && window_ttl_min <= WINDOW_MAX.as_millis());
     // Merging leaves one point a part and the first, and makes room.
     assert!(COURSE_PARTS as usize + 1 < COURSE_POINTS);
+    // A stall is found within as much again as it takes, and looked at more than once.
+    assert!(2 * STALL_LOOK_MIN.as_millis() <= STALL_MIN.as_millis());
     // The floor of Closing is one heartbeat: a cut is seen at the next one.
     assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
     assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());

@@ -16,6 +16,7 @@ use crate::remote::RemoteHandle;
 use crate::report::Report;
 use crate::shared::{Request, Shared, progress};
 use crate::spawn::{self, Refused};
+use crate::stalls::Stalls;
 use crate::sync::Arc;
 
 /// One core, as its main future sees it. Stays on the core.
@@ -211,7 +212,15 @@ impl Handle {
     /// The phases that come from now on, as a subscription for a task or a thread.
     #[must_use]
     pub fn phases(&self) -> Phases {
-        Phases::of(self.shared.board.clone())
+        Phases::of(&self.shared.board)
+    }
+
+    /// The begin and the end of each turn that is too long from now on, as a subscription for a
+    /// task or a thread. Nothing comes unless
+    /// [`Builder::stall_after`](crate::Builder::stall_after) has asked for the watch.
+    #[must_use]
+    pub fn stalls(&self) -> Stalls {
+        Stalls::of(&self.shared.board)
     }
 
     /// Waits until the runtime has ended and gives its report, the one that

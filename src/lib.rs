@@ -46,6 +46,7 @@ mod phases;
 pub mod process;
 mod remote;
 mod spawn;
+mod stalls;
 pub mod time;
 
 pub mod shutdown;
@@ -54,10 +55,12 @@ mod core;
 
 mod board;
 mod context;
+mod feed;
 mod guard;
 mod hooks;
 mod io;
 mod shared;
+mod stall;
 
 mod mailbox;
 mod ring;
@@ -83,6 +86,8 @@ pub use remote::RemoteHandle;
 pub use report::Report;
 pub use runtime::Runtime;
 pub use spawn::{Refused, spawn, spawn_background, spawn_on, try_spawn, yield_now};
+pub use stall::{Stall, StallEvent};
+pub use stalls::Stalls;
 pub use task::{JoinError, JoinHandle};
 
 /// The README's program must stay a program.

@@ -7,8 +7,8 @@ use std::future::poll_fn;
 use crate::board::Board;
 use crate::context;
 use crate::error::Result;
+use crate::feed::Subscription;
 use crate::phase::Phase;
-use crate::sync::Arc;
 
 /// The phases of a runtime as they come: each once, in order. Made by
 /// [`Handle::phases`](crate::Handle::phases).
@@ -20,16 +20,15 @@ use crate::sync::Arc;
 #[derive(Debug)]
 pub struct Phases {
     /// Where they are announced.
-    board: Arc<Board>,
-    /// How many of the announced ones were given out, or passed by before.
-    seen: usize,
+    subscription: Subscription<Phase>,
 }
 
 impl Phases {
     /// The phases that come from now on.
-    pub(crate) fn of(board: Arc<Board>) -> Phases {
-        let seen = board.count();
-        Phases { board, seen }
+    pub(crate) fn of(board: &Board) -> Phases {
+        Phases {
+            subscription: board.phases.subscribe(),
+        }
     }
 
     /// The next phase, for a task on any executor; `None` after the last.
@@ -38,7 +37,7 @@ impl Phases {
     ///
     /// Dropping it loses no phase.
     pub async fn next(&mut self) -> Option<Phase> {
-        poll_fn(|context| self.board.poll_after(&mut self.seen, context)).await
+        poll_fn(|context| self.subscription.poll_next(context)).await
     }
 
     /// The next phase, for a thread: blocks until it comes; `None` after the last.
@@ -49,6 +48,6 @@ impl Phases {
     /// hold up the very stop that is waited for.
     pub fn wait_next(&mut self) -> Result<Option<Phase>> {
         context::not_on_a_core("Phases::wait_next", "await Phases::next")?;
-        Ok(self.board.wait_after(&mut self.seen))
+        Ok(self.subscription.wait_next())
     }
 }

@@ -8,6 +8,7 @@ use std::net::ToSocketAddrs;
 use std::panic::Location;
 use std::sync::mpsc;
 use std::thread::{Builder as Thread, JoinHandle as ThreadHandle};
+use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::config::Shutdown;
@@ -42,6 +43,8 @@ pub struct Runtime {
     signals: Option<Signals>,
     /// Ends the process if the stop does not end; given to the coordinator.
     dead_man: Option<DeadMan>,
+    /// The length of a turn to watch for while it runs.
+    stall_after: Option<Duration>,
     /// Whether it ran.
     ran: bool,
     /// Keeps it on its thread.
@@ -51,7 +54,12 @@ pub struct Runtime {
 impl Runtime {
     /// Takes the signals and starts a thread for each of `cpus`; if one cannot start, those
     /// before it are ended again.
-    pub(crate) fn start(cpus: &[usize], config: Shutdown, signals: &[i32]) -> Result<Runtime> {
+    pub(crate) fn start(
+        cpus: &[usize],
+        config: Shutdown,
+        signals: &[i32],
+        stall_after: Option<Duration>,
+    ) -> Result<Runtime> {
         let made = |error| {
             Error::new(ErrorKind::Thread, "the runtime's events cannot be made").with_source(error)
         };
@@ -77,6 +85,7 @@ impl Runtime {
             threads: Vec::with_capacity(cpus.len()),
             signals,
             dead_man: Some(dead_man),
+            stall_after,
             ran: false,
             not_send: PhantomData,
         };
@@ -158,7 +167,7 @@ impl Runtime {
     /// The coordinator of this runtime.
     fn coordinator(&mut self) -> Coordinator {
         let (signals, dead_man) = (self.signals.take(), self.dead_man.take());
-        Coordinator::new(self.shared.clone(), signals, dead_man)
+        Coordinator::new(self.shared.clone(), signals, dead_man, self.stall_after)
     }
 
     /// Joins the threads of the cores that are gone; one that is stuck is left behind.

@@ -155,7 +155,7 @@ pub(crate) mod progress {
 
 impl Station {
     /// The station of a core that has not started.
-    fn new(alarm: Arc<EventFd>, cpu: usize) -> Station {
+    pub(crate) fn new(alarm: Arc<EventFd>, cpu: usize) -> Station {
         let bell = Arc::new(Bell::new(alarm));
         Station {
             mailbox: Mailbox::new(bell.clone()),

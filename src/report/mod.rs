@@ -82,6 +82,12 @@ pub struct Report {
     pub hooks: Vec<HookReport>,
     /// What was held by no core when the drain was cut: guards.
     pub stragglers: Vec<Straggler>,
+    /// The longest of the turns that were too long while nothing stopped, the
+    /// longest first; at most 16. Empty unless `Builder::stall_after` has asked
+    /// for the watch.
+    pub stalls: Vec<StallReport>,
+    /// How many such turns there were.
+    pub stalls_total: u64,
     /// Letters that threads outside the runtime sent to cores, in its whole
     /// life. Those that were refused at the sender's side do not count.
     pub foreign_letters: u64,
@@ -261,6 +267,29 @@ impl HookOutcome {
             HookOutcome::Overran => "overran",
         }
     }
+}
+
+/// A turn of one core that was too long while nothing stopped.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct StallReport {
+    /// The number of the core.
+    pub core: usize,
+    /// The task whose code ran when the turn was found too long, by the name
+    /// it has among the stragglers. Empty outside of any.
+    pub task: String,
+    /// Where in the source that task was spawned.
+    pub spawned_at: Option<String>,
+    /// When the turn began, from the trigger: a negative time.
+    pub began_ms: f64,
+    /// How long it had lasted when it was seen last.
+    pub lasted_ms: f64,
+    /// Whether it was over before the end of the stop.
+    pub over: bool,
+    /// The state of the thread, and the system call it was in, from `/proc`.
+    pub state: String,
+    /// What the thread waited for in the kernel, from `/proc`.
+    pub wchan: Option<String>,
 }
 
 /// Nanoseconds as milliseconds, rounded to three decimals.

@@ -5,7 +5,7 @@
 
 use super::page::Page;
 use super::words::{duration, fit, fit_end, plural, signal_name};
-use super::{CoreOutcome, CoreReport, Report, Stuck, Trigger, TriggerKind, Verdict};
+use super::{CoreOutcome, CoreReport, Report, StallReport, Stuck, Trigger, TriggerKind, Verdict};
 
 /// `clean (exit 0): stopped in 12.3 ms of 9 s, by SIGTERM from pid 4242`
 pub(super) fn headline(report: &Report) -> String {
@@ -75,9 +75,40 @@ impl Page {
         }
         self.list("stuck", &of_cores(&report.cores, stuck_core));
         self.list("failed", &of_cores(&report.cores, failed_core));
+        self.list("stalled", &stalls(report));
         self.list("lost", &losses(&report.cores));
         self.list("mismatch", &report.imbalances());
     }
+}
+
+/// How many stalls are told of by name.
+const STALLS_TOLD: usize = 3;
+
+/// How often cores did not move while nothing stopped, and the longest times.
+fn stalls(report: &Report) -> Vec<String> {
+    if report.stalls_total == 0 {
+        return Vec::new();
+    }
+    let times = plural(report.stalls_total.into(), "turn");
+    let head = format!("{times} too long before the stop, the longest:");
+    let told = report.stalls.iter().take(STALLS_TOLD).map(stall);
+    std::iter::once(head).chain(told).collect()
+}
+
+/// `core 1: 1.2 s in task 7, spawned at src/main.rs:7:5; state R (running)`
+fn stall(stall: &StallReport) -> String {
+    let lasted = duration(stall.lasted_ms);
+    let mut words = match stall.task.as_str() {
+        "" => format!("core {}: {lasted} outside of any task", stall.core),
+        task => format!("core {}: {lasted} in {}", stall.core, fit(task, 40)),
+    };
+    if let Some(site) = &stall.spawned_at {
+        words.push_str(&format!(", spawned at {}", fit_end(site, 60)));
+    }
+    if !stall.state.is_empty() {
+        words.push_str(&format!("; state {}", fit(&stall.state, 40)));
+    }
+    words
 }
 
 fn later_trigger(trigger: &Trigger) -> String {

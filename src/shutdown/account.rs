@@ -18,6 +18,9 @@ impl Coordinator {
         let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
         let now_ns = self.shared.clock.now_ns();
         let cores = self.core_reports(start_ns, now_ns);
+        let stalls = self.stalls.as_ref();
+        let (stalls_total, stalls) =
+            stalls.map_or_else(Default::default, |watch| watch.report(start_ns));
         let mut report = Report {
             triggers: self
                 .triggers
@@ -51,6 +54,8 @@ impl Coordinator {
                 .process_hooks
                 .take_results(ms_from(start_ns, now_ns)),
             stragglers: self.held,
+            stalls_total,
+            stalls,
             foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
             ..Report::default()
         };

@@ -17,6 +17,7 @@ use crate::ring::sys::signal::exit_now;
 use crate::shared::{Request, Shared, Station, progress};
 use crate::shutdown::autopsy::Asked;
 use crate::shutdown::signals::Signals;
+use crate::shutdown::stalls::StallWatch;
 use crate::shutdown::watch::Watch;
 use crate::sync::Arc;
 
@@ -34,6 +35,8 @@ pub(crate) struct Coordinator {
     pub(super) seen: Vec<u32>,
     /// The watch over each core. Used during a stop only.
     pub(super) watches: Vec<Watch>,
+    /// The watch over long turns while nothing stops, where it was asked for.
+    pub(super) stalls: Option<StallWatch>,
     /// Who was in the backlogs of cores that were stuck, with the core.
     pub(super) turned_away: Vec<(usize, TurnedAway)>,
     /// What began and hurried the stop, and when (ns).
@@ -66,11 +69,14 @@ impl Coordinator {
         shared: Arc<Shared>,
         signals: Option<Signals>,
         dead_man: Option<DeadMan>,
+        stall_after: Option<Duration>,
     ) -> Coordinator {
+        let cores = shared.stations.len();
         Coordinator {
             machine: Machine::new(&shared.config),
-            seen: vec![0; shared.stations.len()],
-            watches: vec![Watch::default(); shared.stations.len()],
+            seen: vec![0; cores],
+            watches: vec![Watch::default(); cores],
+            stalls: stall_after.map(|after| StallWatch::new(after, cores)),
             turned_away: Vec::new(),
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
@@ -151,6 +157,7 @@ impl Coordinator {
         self.notice_suspension(now_ns);
         self.hear_signals(now_ns);
         self.hear_requests(now_ns);
+        self.watch_turns(now_ns);
         self.watch_cores(now_ns);
         self.hear_cores(now_ns);
         self.input(now_ns, Input::Tick);
@@ -162,6 +169,11 @@ impl Coordinator {
     fn notice_suspension(&mut self, now_ns: u64) {
         let slept_ns = now_ns.saturating_sub(self.looked_ns);
         self.looked_ns = now_ns;
+        if let Some(stalls) = &mut self.stalls {
+            if slept_ns > ns(stalls.period()) + ns(SUSPENSION_MIN) {
+                stalls.resume(now_ns);
+            }
+        }
         let stopping = self.machine.phase() != Phase::Running;
         if stopping && slept_ns > ns(HEARTBEAT) + ns(SUSPENSION_MIN) {
             let lost_ns = slept_ns - ns(HEARTBEAT);
@@ -205,6 +217,16 @@ impl Coordinator {
         self.triggers.truncate(crate::config::TRIGGERS_KEPT);
     }
 
+    /// Looks for turns that are too long, where that was asked for.
+    fn watch_turns(&mut self, now_ns: u64) {
+        let running = self.machine.phase() == Phase::Running;
+        if let Some(stalls) = &mut self.stalls {
+            for event in stalls.look(now_ns, &self.shared.stations, running) {
+                self.shared.board.stalls.push(event);
+            }
+        }
+    }
+
     /// Looks at each core's heartbeat.
     fn watch_cores(&mut self, now_ns: u64) {
         if self.machine.phase() == Phase::Running {
@@ -216,7 +238,7 @@ impl Coordinator {
         let stations = self.shared.stations.iter().enumerate();
         for ((core, station), watch) in stations.zip(&mut self.watches) {
             let turn_ns = station.pulse.turn_ns();
-            if watch.look(now_ns, turn_ns, stuck_after_ns) && drains {
+            if watch.look(now_ns, turn_ns, stuck_after_ns, ns(HEARTBEAT)) && drains {
                 let away = station.listening.turn_away();
                 let away = away.into_iter().filter(|away| away.connections > 0);
                 self.turned_away.extend(away.map(|away| (core, away)));
@@ -406,7 +428,11 @@ impl Coordinator {
     fn wait(&mut self) {
         let now_ns = self.shared.clock.now_ns();
         let running = self.machine.phase() == Phase::Running;
-        let heartbeat = (!running).then_some(HEARTBEAT);
+        // An idle process does not wake, unless it was asked to watch its cores.
+        let heartbeat = match &self.stalls {
+            _ if !running => Some(HEARTBEAT),
+            stalls => stalls.as_ref().map(StallWatch::period),
+        };
         let tick = self
             .machine
             .next_wake()

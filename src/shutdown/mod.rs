@@ -156,6 +156,7 @@ mod account;
 mod autopsy;
 pub(crate) mod coordinator;
 pub(crate) mod signals;
+mod stalls;
 mod watch;
 
 pub use crate::config::Shutdown;

@@ -1,8 +1,8 @@
-//! The watch over the cores' heartbeats during a stop.
+//! The watch over one core's heartbeats.
 //!
 //! ```text
 //!            its turn has lasted for stuck_after,
-//!            and was seen a heartbeat ago: look
+//!            and was seen some time ago: look
 //!  Well ────────────────────────────────────────▶ Stuck
 //!   ▲                                               │
 //!   └───────── another turn, or none: look ─────────┘
@@ -15,9 +15,6 @@
 //! middle of a turn would find a core that had been at it for hours.
 
 #![forbid(unsafe_code)]
-
-use crate::clock::ns;
-use crate::config::HEARTBEAT;
 
 /// The watch over one core.
 #[derive(Clone, Copy, Debug, Default)]
@@ -41,8 +38,15 @@ struct Turn {
 }
 
 impl Watch {
-    /// Looks at a core whose turn began at `turn_ns`, if it is in one. Whether it is stuck.
-    pub(crate) fn look(&mut self, now_ns: u64, turn_ns: Option<u64>, stuck_after_ns: u64) -> bool {
+    /// Looks at a core whose turn began at `turn_ns`, if it is in one. Whether it is stuck: its
+    /// turn has lasted for `stuck_after_ns`, and was seen first `seen_for_ns` ago.
+    pub(crate) fn look(
+        &mut self,
+        now_ns: u64,
+        turn_ns: Option<u64>,
+        stuck_after_ns: u64,
+        seen_for_ns: u64,
+    ) -> bool {
         let Some(began_ns) = turn_ns else {
             self.turn = None;
             return false;
@@ -57,7 +61,7 @@ impl Watch {
         };
         let lasts_ns = now_ns.saturating_sub(began_ns.max(self.resumed_ns));
         let watched_ns = now_ns.saturating_sub(turn.seen_ns);
-        turn.stuck |= lasts_ns >= stuck_after_ns && watched_ns >= ns(HEARTBEAT);
+        turn.stuck |= lasts_ns >= stuck_after_ns && watched_ns >= seen_for_ns;
         turn.stuck
     }
 
@@ -78,13 +82,17 @@ mod tests {
 
     const MS: u64 = 1_000_000;
     const AFTER: u64 = 1_000 * MS;
+    const HEARTBEAT: u64 = 50 * MS;
 
     #[test]
     fn a_turn_is_stuck_when_it_is_long_and_was_seen_a_heartbeat_ago() {
         let mut watch = Watch::default();
-        assert!(!watch.look(5_000 * MS, Some(MS), AFTER), "at first sight");
-        assert!(!watch.look(5_049 * MS, Some(MS), AFTER));
-        assert!(watch.look(5_050 * MS, Some(MS), AFTER));
+        assert!(
+            !watch.look(5_000 * MS, Some(MS), AFTER, HEARTBEAT),
+            "at first sight"
+        );
+        assert!(!watch.look(5_049 * MS, Some(MS), AFTER, HEARTBEAT));
+        assert!(watch.look(5_050 * MS, Some(MS), AFTER, HEARTBEAT));
         assert!(watch.is_stuck());
     }
 
@@ -92,18 +100,21 @@ mod tests {
     fn a_short_turn_is_not_stuck_however_often_it_is_seen() {
         let mut watch = Watch::default();
         for at_ms in (10..1_010).step_by(50) {
-            assert!(!watch.look(at_ms * MS, Some(10 * MS), AFTER), "{at_ms}");
+            assert!(
+                !watch.look(at_ms * MS, Some(10 * MS), AFTER, HEARTBEAT),
+                "{at_ms}"
+            );
         }
-        assert!(watch.look(1_010 * MS, Some(10 * MS), AFTER));
+        assert!(watch.look(1_010 * MS, Some(10 * MS), AFTER, HEARTBEAT));
     }
 
     #[test]
     fn another_turn_or_none_is_well_again() {
         for next in [None, Some(1_500 * MS)] {
             let mut watch = Watch::default();
-            let _first = watch.look(0, Some(0), AFTER);
-            assert!(watch.look(1_400 * MS, Some(0), AFTER));
-            assert!(!watch.look(1_600 * MS, next, AFTER), "{next:?}");
+            let _first = watch.look(0, Some(0), AFTER, HEARTBEAT);
+            assert!(watch.look(1_400 * MS, Some(0), AFTER, HEARTBEAT));
+            assert!(!watch.look(1_600 * MS, next, AFTER, HEARTBEAT), "{next:?}");
             assert!(!watch.is_stuck());
         }
     }
@@ -111,20 +122,20 @@ mod tests {
     #[test]
     fn a_suspension_is_not_held_against_a_turn_but_frees_none_that_is_stuck() {
         let mut watch = Watch::default();
-        assert!(!watch.look(10 * MS, Some(0), AFTER));
+        assert!(!watch.look(10 * MS, Some(0), AFTER, HEARTBEAT));
         watch.resume(90_000 * MS);
-        assert!(!watch.look(90_999 * MS, Some(0), AFTER));
-        assert!(watch.look(91_000 * MS, Some(0), AFTER));
+        assert!(!watch.look(90_999 * MS, Some(0), AFTER, HEARTBEAT));
+        assert!(watch.look(91_000 * MS, Some(0), AFTER, HEARTBEAT));
         watch.resume(95_000 * MS);
-        assert!(watch.look(95_001 * MS, Some(0), AFTER));
+        assert!(watch.look(95_001 * MS, Some(0), AFTER, HEARTBEAT));
     }
 
     #[test]
     fn a_suspension_is_not_held_against_a_turn_that_nobody_had_seen() {
         let mut watch = Watch::default();
         watch.resume(90_000 * MS);
-        assert!(!watch.look(90_000 * MS, Some(MS), AFTER));
-        assert!(!watch.look(90_050 * MS, Some(MS), AFTER));
-        assert!(watch.look(91_000 * MS, Some(MS), AFTER));
+        assert!(!watch.look(90_000 * MS, Some(MS), AFTER, HEARTBEAT));
+        assert!(!watch.look(90_050 * MS, Some(MS), AFTER, HEARTBEAT));
+        assert!(watch.look(91_000 * MS, Some(MS), AFTER, HEARTBEAT));
     }
 }

@@ -46,6 +46,7 @@ mod refused;
 mod rounds;
 mod signals;
 mod stages;
+mod stalled;
 mod start_up;
 mod starved;
 mod stop;
@@ -112,6 +113,7 @@ fn play(role: &str) -> ExitCode {
         "signalled" => signals::signalled,
         "slow_reader" => traffic::slow_reader,
         "stages" => stages::stages,
+        "stalled" => stalled::stalled,
         "stalls" => stuck::stalls,
         "starves" => starved::starves,
         "starts" => start_up::starts,
@@ -158,6 +160,7 @@ fn trials() -> Vec<Trial> {
         stages::promises,
         starved::promises,
         start_up::promises,
+        stalled::promises,
         stop::promises,
         storm::promises,
         stuck::promises,

@@ -169,6 +169,8 @@ impl Dice {
             cores: self.many(Dice::core),
             hooks: self.many(Dice::hook),
             stragglers: self.many(Dice::straggler),
+            stalls: self.many(Dice::stall),
+            stalls_total: self.number(),
             foreign_letters: self.number(),
             ..Report::default()
         };
@@ -237,6 +239,19 @@ impl Dice {
             idle_grace_ms: time_or_none(),
             spread_ms: time_or_none(),
             linger_ms: time_or_none(),
+        }
+    }
+
+    fn stall(&mut self) -> StallReport {
+        StallReport {
+            core: self.number() as usize,
+            task: self.name(),
+            spawned_at: self.name_or_none(),
+            began_ms: self.time(),
+            lasted_ms: self.time(),
+            over: self.below(2) == 0,
+            state: self.name(),
+            wchan: self.name_or_none(),
         }
     }
 

@@ -23,6 +23,7 @@ fn full() -> Value {
     let mut report = samples::forced();
     let stuck = samples::stuck().cores.swap_remove(2);
     report.cores[0].stuck = stuck.stuck;
+    report.stalls = vec![samples::stall()];
     serde_json::from_str(&report.to_json()).expect("valid JSON")
 }
 
@@ -33,9 +34,14 @@ fn the_fields_of_a_report_are_those_of_the_contract() {
         &json,
         "",
         "verdict, triggers, config, deadlines, elapsed_ms, suspended_ms, phases, cores, hooks, \
-         stragglers, foreign_letters",
+         stragglers, stalls, stalls_total, foreign_letters",
     );
     check_fields(&json, "/triggers/0", "kind, signal, pid, at_ms");
+    check_fields(
+        &json,
+        "/stalls/0",
+        "core, task, spawned_at, began_ms, lasted_ms, over, state, wchan",
+    );
     check_fields(
         &json,
         "/config",

@@ -170,3 +170,15 @@ fn the_first_line_says_who_called_for_the_stop() {
         "because a core failed",
     );
 }
+
+#[test]
+fn stalls_before_the_stop_are_counted_and_the_longest_named() {
+    let mut report = samples::idle();
+    report.stalls = vec![samples::stall()];
+    report.stalls_total = 3;
+    let text = report.to_string();
+    let told = "stalled   3 turns too long before the stop, the longest:\n          \
+                core 1: 1.2 s in task 7, spawned at src/main.rs:7:5; state S\n          \
+                (sleeping) in clock_nanosleep";
+    assert!(text.contains(told), "{text}");
+}

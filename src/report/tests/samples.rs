@@ -246,3 +246,17 @@ pub(super) fn straggler(kind: &str, name: &str, site: Option<&str>, detail: &str
         detail: detail.to_owned(),
     }
 }
+
+/// A core that slept in the middle of its turn, long before the stop.
+pub(super) fn stall() -> StallReport {
+    StallReport {
+        core: 1,
+        task: "task 7".to_owned(),
+        spawned_at: Some("src/main.rs:7:5".to_owned()),
+        began_ms: -60_000.0,
+        lasted_ms: 1_200.0,
+        over: true,
+        state: "S (sleeping) in clock_nanosleep".to_owned(),
+        wchan: Some("hrtimer_nanosleep".to_owned()),
+    }
+}
