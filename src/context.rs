@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
+use crate::io::errors::{Late, TooLate};
 use crate::io::{Io, Leftovers};
 use crate::phase::Phase;
 use crate::report::ms_from;
@@ -118,6 +119,23 @@ impl Local {
             return 0.0;
         }
         ms_from(orders.deadlines().start, self.now_ns())
+    }
+
+    /// The refusal of `what`, which comes too late.
+    pub(crate) fn too_late(&self, what: Late) -> TooLate {
+        let phase = self.shared.orders.read().phase();
+        TooLate::new(what, phase, self.shared.time_left())
+    }
+
+    /// The refusal of a new listener, once nobody would be served by it: when the cores have left
+    /// the drain in agreement, and in Closing. After a cut, and on a core the others have left
+    /// behind, a main future may still be on its way to listen: it finds its listener drained,
+    /// which is no error.
+    pub(crate) fn refuse_listener(&self) -> Option<TooLate> {
+        let order = self.shared.orders.read();
+        let agreed = order.phase() >= Phase::Hooks && !order.is_cut();
+        let over = agreed && !self.station().was_left_out();
+        (over || self.closed.get()).then(|| self.too_late(Late::Listen))
     }
 
     /// Spawns a task, or gives the future back in Closing.

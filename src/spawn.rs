@@ -15,7 +15,8 @@ use crate::shared::Shared;
 use crate::sync::Arc;
 use crate::task::{JoinHandle, Kind};
 
-/// A future that was not taken, because the core's stop has come to its end.
+/// A future that was not taken, because the core's stop has come to its end, or comes to it before
+/// the future would begin.
 ///
 /// It gives the future back: nothing that was handed over is lost.
 pub struct Refused<F> {
@@ -32,6 +33,8 @@ enum Refusal {
     NoCore,
     /// The stop is that far, and has that long.
     Stopping(Phase, Duration),
+    /// The same, and it will have drained before the task is due.
+    DueLate(Phase, Duration),
 }
 
 impl<F> Refused<F> {
@@ -44,7 +47,7 @@ impl<F> Refused<F> {
     pub fn phase(&self) -> Option<Phase> {
         match self.why {
             Refusal::NoCore => None,
-            Refusal::Stopping(phase, _) => Some(phase),
+            Refusal::Stopping(phase, _) | Refusal::DueLate(phase, _) => Some(phase),
         }
     }
 
@@ -52,13 +55,19 @@ impl<F> Refused<F> {
     pub fn time_left(&self) -> Option<Duration> {
         match self.why {
             Refusal::NoCore => None,
-            Refusal::Stopping(_, left) => Some(left),
+            Refusal::Stopping(_, left) | Refusal::DueLate(_, left) => Some(left),
         }
     }
 
     /// What the runtime of `shared` refuses now.
-    fn stopping(future: F, shared: &Shared) -> Refused<F> {
+    pub(crate) fn stopping(future: F, shared: &Shared) -> Refused<F> {
         let why = Refusal::Stopping(shared.orders.read().phase(), shared.time_left());
+        Refused { future, why }
+    }
+
+    /// What is due when the runtime of `shared` will have drained.
+    pub(crate) fn due_late(future: F, shared: &Shared) -> Refused<F> {
+        let why = Refusal::DueLate(shared.orders.read().phase(), shared.time_left());
         Refused { future, why }
     }
 }
@@ -77,6 +86,11 @@ impl<F> std::fmt::Display for Refused<F> {
                 f,
                 "not taken: the core is at the end of its stop (phase {phase}, {left:?} left); \
                  begin work before Closing, in a hook at the latest"
+            ),
+            Refusal::DueLate(phase, left) => write!(
+                f,
+                "not taken: it is due after the drain deadline of the stop (phase {phase}, \
+                 {left:?} left); choose an earlier time, or do it in a hook"
             ),
         }
     }

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use crate::clock::ns;
 use crate::context::{self, Local};
 use crate::io::timer::{Timer, tick};
+use crate::spawn::Refused;
 use crate::task::{JoinError, JoinHandle, Kind};
 use crate::wheel::Key;
 
@@ -30,7 +31,8 @@ use crate::wheel::Key;
 ///
 /// # Shutdown
 ///
-/// Goes on in every phase, as long as its task lives.
+/// Goes on in every phase, as long as its task lives. In Closing no timer is set any more: what a
+/// destructor polls there is ready at once.
 #[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
     let local = context::here();
@@ -52,7 +54,8 @@ pub fn sleep(duration: Duration) -> Sleep {
 ///
 /// # Shutdown
 ///
-/// Goes on in every phase, as long as its task lives.
+/// Goes on in every phase, as long as its task lives. In Closing no timer is set any more: what a
+/// destructor polls there is ready at once.
 #[track_caller]
 pub fn sleep_until(deadline: Instant) -> Sleep {
     let local = context::here();
@@ -84,6 +87,11 @@ impl Alarm {
 
     /// Ready when it is due. `timer` wraps the waker for the wheel.
     fn poll(&mut self, context: &mut Context<'_>, timer: impl Fn(Waker) -> Timer) -> Poll<()> {
+        if self.local.closed.get() {
+            // In Closing no timer fires any more: whoever polls there must not wait for ever.
+            self.cancel();
+            return Poll::Ready(());
+        }
         let Some(key) = self.key else {
             if self.local.now_ns() >= self.at_ns {
                 return Poll::Ready(());
@@ -322,7 +330,8 @@ impl std::fmt::Debug for Interval {
 /// # Shutdown
 ///
 /// If it is due before the drain deadline it begins then, and the stop waits for it. If it is due
-/// later it is cancelled as soon as the drain begins, and counted; the handle says so.
+/// later it is cancelled as soon as the drain begins, and counted; the handle says so. In Closing
+/// it never begins. Use [`try_spawn_after`] to get the future back.
 #[track_caller]
 pub fn spawn_after<F>(delay: Duration, future: F) -> Delayed<F::Output>
 where
@@ -331,32 +340,112 @@ where
 {
     let local = context::here();
     let site = Location::caller();
+    let due_ns = local.now_ns().saturating_add(ns(delay));
+    match begins(&local, due_ns) {
+        Begins::Never => local.rejected.set(local.rejected.get() + 1),
+        Begins::Late => local.timers_cancelled.set(local.timers_cancelled.get() + 1),
+        Begins::InTime => return delayed(local, due_ns, future, site),
+    }
+    drop(future);
+    Delayed {
+        state: Rc::new(RefCell::new(DelayedState::Cancelled(site))),
+        local,
+        key: None,
+    }
+}
+
+/// As [`spawn_after`], but what will never begin, because the stop is over before, is given back.
+///
+/// # Examples
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # async fn example(upload: impl Future<Output = ()> + 'static) {
+/// match evenfall::time::try_spawn_after(Duration::from_secs(60), upload) {
+///     Ok(later) => drop(later),
+///     // The stop does not wait that long: what must be done is done now.
+///     Err(refused) => refused.into_inner().await,
+/// }
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`Refused`], with the future: in Closing, and from the beginning of the drain on if it is due
+/// after the drain deadline. Taken before, such a task is cancelled when the drain begins, as with
+/// `spawn_after`.
+///
+/// # Panics
+///
+/// Outside of a core.
+#[track_caller]
+pub fn try_spawn_after<F>(delay: Duration, future: F) -> Result<Delayed<F::Output>, Refused<F>>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
+    let local = context::here();
+    let due_ns = local.now_ns().saturating_add(ns(delay));
+    let refused = match begins(&local, due_ns) {
+        Begins::InTime => return Ok(delayed(local, due_ns, future, Location::caller())),
+        Begins::Late => Refused::due_late(future, &local.shared),
+        Begins::Never => Refused::stopping(future, &local.shared),
+    };
+    local.rejected.set(local.rejected.get() + 1);
+    Err(refused)
+}
+
+/// Whether a task that is asked for now and due later will begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begins {
+    /// Yes, as far as is known.
+    InTime,
+    /// No: the drain is over before.
+    Late,
+    /// No: nothing begins any more.
+    Never,
+}
+
+/// Whether what is due at `due_ns` will begin on the core of `local`.
+fn begins(local: &Local, due_ns: u64) -> Begins {
+    if local.closed.get() {
+        return Begins::Never;
+    }
+    let draining = local.io.borrow().is_draining();
+    if draining && due_ns > local.shared.orders.deadlines().drain {
+        return Begins::Late;
+    }
+    Begins::InTime
+}
+
+/// Puts a task into the wheel.
+fn delayed<F>(
+    local: Rc<Local>,
+    due_ns: u64,
+    future: F,
+    site: &'static Location<'static>,
+) -> Delayed<F::Output>
+where
+    F: Future + 'static,
+    F::Output: 'static,
+{
     let state = Rc::new(RefCell::new(DelayedState::Waiting(None)));
     let word = Word {
         state: state.clone(),
         site,
     };
-    let due_ns = local.now_ns().saturating_add(ns(delay));
     let on = local.clone();
     let spawn = Box::new(move || word.begin(&on, future));
-    let key = if local.closed.get() {
-        // The entry's destructor tells the handle.
-        drop(spawn);
-        None
-    } else {
-        let late =
-            local.io.borrow().is_draining() && due_ns > local.shared.orders.deadlines().drain;
-        if late {
-            local.timers_cancelled.set(local.timers_cancelled.get() + 1);
-            drop(spawn);
-            None
-        } else {
-            let mut io = local.io.borrow_mut();
-            io.delayed_spawns += 1;
-            Some(io.wheel.insert(tick(due_ns), Timer::Spawn(spawn)))
-        }
+    let key = {
+        let mut io = local.io.borrow_mut();
+        io.delayed_spawns += 1;
+        io.wheel.insert(tick(due_ns), Timer::Spawn(spawn))
     };
-    Delayed { state, local, key }
+    Delayed {
+        state,
+        local,
+        key: Some(key),
+    }
 }
 
 /// A task that begins later. Awaiting it gives the task's result.

@@ -414,6 +414,9 @@ impl CoreStop {
         local.tasks.drop_all(&|_| true);
         local.hooks.note_all_unrun(local.since_trigger_ms());
         let timers = local.io.borrow_mut().end_all_timers();
+        let spawns = timers.iter().filter(|timer| timer.is_spawn()).count() as u64;
+        let cancelled = local.timers_cancelled.get() + spawns;
+        local.timers_cancelled.set(cancelled);
         quietly(|| drop(timers));
         local.settle(&mut crate::io::Leftovers::default());
     }

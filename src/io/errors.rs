@@ -61,15 +61,75 @@ pub(crate) fn closed() -> io::Error {
     )
 }
 
-/// The error of a connection that is asked for too late.
-pub(crate) fn refused(phase: Phase, left: Duration) -> io::Error {
-    io::Error::new(
-        io::ErrorKind::NotConnected,
-        format!(
-            "no connection is made any more: the core is at the end of its stop (phase {phase}, \
-             {left:?} left); connect before Closing, in a hook at the latest"
-        ),
-    )
+/// A connection or a listener that was asked for too late: the stop takes nothing new any more.
+///
+/// It stands inside the [`io::Error`] that [`TcpStream::connect`](crate::net::TcpStream::connect)
+/// and [`TcpListener::accept`](crate::net::TcpListener::accept) return ([`io::Error::get_ref`]),
+/// and is the source of the error of [`TcpListener::bind`](crate::net::TcpListener::bind).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooLate {
+    /// What is not done any more, and the remedy.
+    what: Late,
+    /// Where the stop was.
+    phase: Phase,
+    /// How long it had.
+    left: Duration,
+}
+
+/// What came too late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Late {
+    /// A connect.
+    Connect,
+    /// A listener.
+    Listen,
+}
+
+impl TooLate {
+    /// The refusal of `what` by a stop in `phase` with so much time left.
+    pub(crate) fn new(what: Late, phase: Phase, left: Duration) -> TooLate {
+        TooLate { what, phase, left }
+    }
+
+    /// The phase the stop was in.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// How long the stop had, at most, when it refused.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.left
+    }
+}
+
+impl std::fmt::Display for TooLate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let TooLate { what, phase, left } = self;
+        let (refused, remedy) = match what {
+            Late::Connect => (
+                "no connection is made any more",
+                "connect before Closing, in a hook at the latest",
+            ),
+            Late::Listen => (
+                "nobody listens any more",
+                "take listeners before the drain is over",
+            ),
+        };
+        write!(
+            f,
+            "{refused}: the core is at the end of its stop (phase {phase}, {left:?} left); {remedy}"
+        )
+    }
+}
+
+impl std::error::Error for TooLate {}
+
+impl From<TooLate> for io::Error {
+    fn from(late: TooLate) -> io::Error {
+        io::Error::new(io::ErrorKind::NotConnected, late)
+    }
 }
 
 /// The error of a close that ended before the peer had acknowledged everything.

@@ -263,8 +263,7 @@ impl Io {
                 other => ended.push(other),
             }
         }
-        let spawn = |timer: &&Timer| matches!(timer, Timer::Spawn(_));
-        self.delayed_spawns -= ended.iter().filter(spawn).count();
+        self.delayed_spawns -= ended.iter().filter(|timer| timer.is_spawn()).count();
         ended
     }
 

@@ -20,6 +20,13 @@ pub(crate) enum Timer {
     Accept { index: u32 },
 }
 
+impl Timer {
+    /// Whether a task would begin by it.
+    pub(crate) fn is_spawn(&self) -> bool {
+        matches!(self, Timer::Spawn(_))
+    }
+}
+
 /// The tick in which something due at `at_ns` may happen: never before it.
 pub(crate) fn tick(at_ns: u64) -> u64 {
     at_ns.div_ceil(TICK_NS)

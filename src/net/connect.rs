@@ -13,13 +13,13 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use crate::context::Local;
 use crate::io::conn::Origin;
+use crate::io::errors::Late;
 use crate::ring::slot::{Key, Lent};
 
 /// Connects to `address` and makes the record; its index.
 pub(super) async fn connect(local: &Rc<Local>, address: SocketAddr) -> io::Result<u32> {
     if local.closed.get() {
-        let phase = local.shared.orders.read().phase();
-        return Err(crate::io::errors::refused(phase, local.shared.time_left()));
+        return Err(local.too_late(Late::Connect).into());
     }
     let socket = Socket::new(
         Domain::for_address(address),

@@ -16,6 +16,7 @@ use crate::config::{DrainPolicy, LISTEN_BACKLOG};
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
+use crate::io::errors::TooLate;
 use crate::io::listener::ListenerId;
 use crate::net::TcpStream;
 use crate::sync::{Arc, Mutex, lock};
@@ -114,6 +115,12 @@ impl Listener {
     ///
     /// A core that never calls it gets no connections, and none are lost by that.
     ///
+    /// # Shutdown
+    ///
+    /// Taken while Draining is under way it drains like the others: what is in its backlog is given
+    /// out. Once the drain is over it is too late, and `accept` says so
+    /// ([`TooLate`]).
+    ///
     /// # Panics
     ///
     /// On a thread that is not the core `core` names.
@@ -126,6 +133,14 @@ impl Listener {
             core.index(),
             "a core's listener is taken on that core"
         );
+        if let Some(late) = local.refuse_listener() {
+            return TcpListener {
+                local,
+                index: NO_RECORD,
+                address: self.group.address,
+                failed: Some(Failed::TooLate(late)),
+            };
+        }
         let mut taken = lock(&self.group.taken);
         let name = taken
             .iter()
@@ -153,7 +168,10 @@ impl Listener {
                 taken.push((local.index, name));
                 (name.index, None)
             }
-            Err(error) => (NO_RECORD, error.raw_os_error().or(Some(libc::EINVAL))),
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
+                (NO_RECORD, Some(Failed::Errno(errno)))
+            }
         };
         TcpListener {
             local,
@@ -166,6 +184,25 @@ impl Listener {
 
 /// The place of a listener that has no record.
 const NO_RECORD: u32 = u32::MAX;
+
+/// Why a listener has no record.
+#[derive(Clone, Copy, Debug)]
+enum Failed {
+    /// The kernel refused the socket.
+    Errno(i32),
+    /// The drain was over.
+    TooLate(TooLate),
+}
+
+impl Failed {
+    /// What every `accept` says.
+    fn error(self) -> io::Error {
+        match self {
+            Failed::Errno(errno) => io::Error::from_raw_os_error(errno),
+            Failed::TooLate(late) => late.into(),
+        }
+    }
+}
 
 /// Makes a bound socket listen; again is no error.
 fn listening(socket: OwnedFd) -> io::Result<OwnedFd> {
@@ -260,7 +297,7 @@ pub struct TcpListener {
     /// Where it listens.
     address: SocketAddr,
     /// Why there is no record, if there is none.
-    failed: Option<i32>,
+    failed: Option<Failed>,
 }
 
 impl TcpListener {
@@ -268,14 +305,25 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// When the address cannot be had; the error names cause and remedy.
+    /// When the address cannot be had, and when the drain is over; the error names cause and
+    /// remedy.
     ///
     /// # Panics
     ///
     /// Outside of a core.
+    ///
+    /// # Shutdown
+    ///
+    /// As for [`Listener::on`]. Once the drain is over the error is of the kind
+    /// [`Draining`](crate::ErrorKind::Draining), and [`TooLate`] inside its
+    /// source says the phase and the time left.
     #[track_caller]
     pub fn bind(address: impl ToSocketAddrs) -> Result<TcpListener, Error> {
         let local = context::here();
+        if let Some(late) = local.refuse_listener() {
+            let error = Error::new(ErrorKind::Draining, "no listener is made");
+            return Err(error.with_source(late.into()));
+        }
         let listener = Listener::bind(address, 1)?;
         Ok(listener.on(&Core::of(local)))
     }
@@ -316,7 +364,9 @@ impl TcpListener {
     ///
     /// # Shutdown
     ///
-    /// Gives out connections through the drain until none is left, then `None`.
+    /// Gives out connections through the drain until none is left, then `None`. On a listener that
+    /// was taken when the drain was over it is an error, with
+    /// [`TooLate`] inside, which says the phase and the time left.
     pub async fn accept(&self) -> io::Result<Option<TcpStream>> {
         poll_fn(|context| self.poll_accept(context)).await
     }
@@ -327,8 +377,8 @@ impl TcpListener {
     ///
     /// As for `accept`.
     pub fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Option<TcpStream>>> {
-        if let Some(errno) = self.failed {
-            return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+        if let Some(failed) = self.failed {
+            return Poll::Ready(Err(failed.error()));
         }
         let index = std::task::ready!(self.local.io.borrow_mut().poll_accept(self.index, context))?;
         Poll::Ready(Ok(

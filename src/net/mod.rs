@@ -16,7 +16,7 @@ mod split;
 mod stream;
 
 pub use crate::config::DrainPolicy;
-pub use crate::io::errors::WriteError;
+pub use crate::io::errors::{TooLate, WriteError};
 pub use crate::ring::buffers::Chunk;
 pub use listener::{Listener, TcpListener};
 pub use payload::Payload;

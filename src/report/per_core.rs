@@ -131,7 +131,8 @@ pub struct Tasks {
 pub struct Timers {
     /// Timers that fired.
     pub fired: u64,
-    /// Timers cancelled by the stop, being due after its drain deadline.
+    /// Timers cancelled by the stop: those due after its drain deadline, and
+    /// those that had not fired when Closing began.
     pub cancelled: u64,
 }
 

@@ -54,6 +54,7 @@ mod storm;
 mod stuck;
 mod tasks;
 mod tidy;
+mod too_late;
 mod traffic;
 mod user_code;
 
@@ -121,6 +122,7 @@ fn play(role: &str) -> ExitCode {
         "stormy" => storm::stormy,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
+        "too_late" => too_late::too_late,
         "two" => rounds::two,
         "user_code" => user_code::user_code,
         "wedged" => dead_man::wedged,
@@ -166,6 +168,7 @@ fn trials() -> Vec<Trial> {
         stuck::promises,
         tasks::promises,
         tidy::promises,
+        too_late::promises,
         traffic::promises,
         user_code::promises,
     ];

@@ -27,7 +27,7 @@ const RANKS: &[(&str, u32)] = &[
     // What a task may call.
     ("net", 120),
     ("handle", 115),
-    ("time", 110),
+    ("time", 112),
     ("spawn", 110),
     ("phases", 105),
     ("stalls", 105),
