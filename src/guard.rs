@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+use std::panic::Location;
+
 use slab::Slab;
 
 use crate::clock::Clock;
@@ -23,12 +25,23 @@ pub(crate) struct Guards {
 /// See [`Guards`].
 #[derive(Debug, Default)]
 struct State {
-    /// The held ones: name and where they were taken.
-    held: Slab<(String, &'static std::panic::Location<'static>)>,
+    /// The held ones.
+    held: Slab<Held>,
     /// When the last one was let go (ns).
     released_ns: u64,
     /// Set when Draining ends; never cleared.
     closed: bool,
+}
+
+/// A guard that is held.
+#[derive(Debug)]
+struct Held {
+    /// What for.
+    name: String,
+    /// Where it was taken.
+    site: &'static Location<'static>,
+    /// The core it was taken on, if on one. It may be anywhere since.
+    core: Option<usize>,
 }
 
 impl Guards {
@@ -41,17 +54,18 @@ impl Guards {
         }
     }
 
-    /// Takes a guard; `None` when Draining is over.
+    /// Takes a guard, on `core` if that is where the caller is; `None` when Draining is over.
     pub(crate) fn hold(
         self: &Arc<Self>,
         name: String,
-        site: &'static std::panic::Location<'static>,
+        site: &'static Location<'static>,
+        core: Option<usize>,
     ) -> Option<Guard> {
         let mut state = lock(&self.state);
         if state.closed {
             return None;
         }
-        let key = state.held.insert((name, site));
+        let key = state.held.insert(Held { name, site, core });
         Some(Guard {
             guards: self.clone(),
             key,
@@ -73,18 +87,24 @@ impl Guards {
         state.closed
     }
 
-    /// Takes no further guard, and names those that are held.
-    pub(crate) fn close(&self) -> Vec<Straggler> {
+    /// Takes no further guard, and names those that are held, with the core each was taken on if
+    /// that is one that `is_stuck`.
+    pub(crate) fn close(&self, is_stuck: impl Fn(usize) -> bool) -> Vec<Straggler> {
         let mut state = lock(&self.state);
         state.closed = true;
         state
             .held
             .iter()
-            .map(|(_, (name, site))| Straggler {
+            .map(|(_, held)| Straggler {
                 kind: "guard".to_owned(),
-                name: name.clone(),
-                spawned_at: Some(site.to_string()),
-                detail: "was held".to_owned(),
+                name: held.name.clone(),
+                spawned_at: Some(held.site.to_string()),
+                detail: match held.core {
+                    Some(core) if is_stuck(core) => {
+                        format!("was held; it was taken on core {core}, which is stuck")
+                    }
+                    _ => "was held".to_owned(),
+                },
             })
             .collect()
     }
@@ -97,6 +117,11 @@ impl Guards {
 ///
 /// Draining does not end while it is held. At the drain deadline the stop goes on without it, and
 /// the report names it.
+///
+/// That is so for every guard, also for one that was taken on a core that is stuck since: it may
+/// have gone to another thread, whose work is what the stop is to wait for. One that the stuck core
+/// itself still holds keeps the drain open until its deadline, and the report says where it was
+/// taken.
 #[derive(Debug)]
 #[must_use = "a guard that is dropped at once holds nothing"]
 pub struct Guard {
@@ -129,21 +154,25 @@ mod tests {
     #[test]
     fn a_held_guard_keeps_the_drain_open_and_is_named() {
         let guards = guards();
-        let site = std::panic::Location::caller();
-        let guard = guards.hold("compaction".to_owned(), site).expect("open");
+        let site = Location::caller();
+        let hold = |name: &str, core| guards.hold(name.to_owned(), site, core).expect("open");
+        let held = [hold("compaction", None), hold("upload", Some(1))];
         assert_eq!(guards.released_ns(), None);
         assert!(!guards.close_if_free());
-        let named = guards.close();
-        assert_eq!((named.len(), &*named[0].name), (1, "compaction"));
-        drop(guard);
+        let named = guards.close(|core| core == 1);
+        let words: Vec<_> = named.iter().map(|it| (&*it.name, &*it.detail)).collect();
+        let stuck = "was held; it was taken on core 1, which is stuck";
+        assert_eq!(words, [("compaction", "was held"), ("upload", stuck)]);
+        assert_eq!(guards.close(|_| false)[1].detail, "was held");
+        drop(held);
         assert!(guards.released_ns().is_some());
     }
 
     #[test]
     fn no_guard_is_taken_once_the_drain_is_over() {
         let guards = guards();
-        let site = std::panic::Location::caller();
+        let site = Location::caller();
         assert!(guards.close_if_free());
-        assert!(guards.hold("late".to_owned(), site).is_none());
+        assert!(guards.hold("late".to_owned(), site, None).is_none());
     }
 }

@@ -246,13 +246,15 @@ impl Handle {
     #[track_caller]
     pub fn hold(&self, name: impl Into<String>) -> Result<Guard> {
         let site = Location::caller();
-        self.shared.guards.hold(name.into(), site).ok_or_else(|| {
+        let held = self.shared.guards.hold(name.into(), site, self.core_here());
+        held.ok_or_else(|| {
             Error::new(
                 ErrorKind::Draining,
                 format!(
-                    "no guard is taken any more: the drain is over, the stop is in its phase {}; \
-                     do it before the stop, or in a hook",
-                    self.phase()
+                    "no guard is taken any more: the drain is over (phase {}, {:?} left); do it \
+                     before the stop, or in a hook",
+                    self.phase(),
+                    self.shared.time_left()
                 ),
             )
         })
@@ -330,9 +332,14 @@ impl Handle {
         Fut: Future + 'static,
         Fut::Output: Send + 'static,
     {
-        let from = context::current()
+        let site = Location::caller();
+        spawn::post_spawn(&self.shared, self.core_here(), core, start, site)
+    }
+
+    /// The core of this runtime that this thread is, if it is one.
+    fn core_here(&self) -> Option<usize> {
+        context::current()
             .filter(|local| Arc::ptr_eq(&local.shared, &self.shared))
-            .map(|local| local.index);
-        spawn::post_spawn(&self.shared, from, core, start, Location::caller())
+            .map(|local| local.index)
     }
 }

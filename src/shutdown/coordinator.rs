@@ -413,7 +413,8 @@ impl Coordinator {
                     }
                 }
                 Action::Cut => {
-                    self.held = self.shared.guards.close();
+                    let is_stuck = |core: usize| self.watches[core].is_stuck();
+                    self.held = self.shared.guards.close(is_stuck);
                     orders.cut();
                 }
                 Action::CutHooks => orders.cut_hooks(),

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Runtime, Shutdown, spawn, spawn_on};
+use evenfall::{Cores, Guard, Handle, Runtime, Shutdown, spawn, spawn_on};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -31,6 +31,8 @@ promises![
     a_core_that_wakes_up_in_time_is_not_stuck,
     a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost,
     a_core_that_is_stopped_and_continued_is_not_stuck,
+    a_guard_that_a_stuck_core_has_given_away_is_waited_for,
+    a_guard_that_a_stuck_core_keeps_is_named_at_the_deadline,
 ];
 
 /// A server whose core 1 hangs as `words` say, and the address of core 0.
@@ -238,6 +240,34 @@ fn a_core_that_is_stopped_and_continued_is_not_stuck() {
     assert!(suspended_ms > 3_000.0, "{suspended_ms} ms");
 }
 
+/// Taken on core 1 and given to a thread, which is at work when core 1 hangs.
+fn a_guard_that_a_stuck_core_has_given_away_is_waited_for() {
+    let words = ["how=spin", "guard=1000", "stuck_after=500", "timeout=20000"];
+    let (mut server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    server.line("the guard is let go");
+    let report = server.finish().report(82);
+    let _named = stuck(&report);
+    assert_eq!(report.part("stragglers"), &json!([]));
+    let elapsed_ms = report.elapsed_ms();
+    assert!(elapsed_ms < 10_000.0, "it ends with the guard");
+}
+
+fn a_guard_that_a_stuck_core_keeps_is_named_at_the_deadline() {
+    let words = ["how=spin", "guard=kept", "stuck_after=500", "timeout=3000"];
+    let (server, _) = hanging(&words);
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(82);
+    let _named = stuck(&report);
+    let straggler = &report.part("stragglers")[0];
+    assert_eq!(straggler["name"], "compaction", "{straggler}");
+    let detail = straggler["detail"].as_str().unwrap_or_default();
+    assert!(
+        detail.ends_with("taken on core 1, which is stuck"),
+        "{straggler}"
+    );
+}
+
 /// How a core hangs.
 #[derive(Clone, Debug)]
 struct Hang {
@@ -249,11 +279,23 @@ struct Hang {
     lock: Arc<Mutex<()>>,
     /// Waits for ever after it has come back.
     lives_on: bool,
+    /// What becomes of a guard that it takes before, if it takes one.
+    guard: Option<Kept>,
+}
+
+/// What becomes of a guard.
+#[derive(Clone, Copy, Debug)]
+enum Kept {
+    /// The task that hangs keeps it.
+    Here,
+    /// A thread has it, and lets it go so long after the begin of the drain.
+    ByThread(Duration),
 }
 
 impl Hang {
     /// The task that hangs.
     async fn hang(self) {
+        let _kept = self.guard.and_then(take_guard);
         if self.how == "drop" {
             let _hangs = HangsInDrop(self);
             say("hanging");
@@ -280,6 +322,25 @@ impl Hang {
     }
 }
 
+/// Takes a guard on this core; the guard, if the core is to keep it.
+fn take_guard(kept: Kept) -> Option<Guard> {
+    let handle = Handle::current();
+    let guard = handle.hold("compaction").expect("no stop has begun");
+    let time = match kept {
+        Kept::Here => return Some(guard),
+        Kept::ByThread(time) => time,
+    };
+    let mut phases = handle.phases();
+    std::thread::spawn(move || {
+        phases.wait_next().expect("this is no core");
+        // What the stop waits for takes a while: that is the point here.
+        std::thread::sleep(time);
+        say("the guard is let go");
+        drop(guard);
+    });
+    None
+}
+
 /// Hangs when it is dropped.
 struct HangsInDrop(Hang);
 
@@ -292,6 +353,7 @@ impl Drop for HangsInDrop {
 /// Each core echoes on a port of its own; on core 1 (with `all` on both) a task
 /// hangs, `how` and `for` how many milliseconds: for ever by default. Core 0
 /// has a task of `work` milliseconds, and each core a hook of `hook`. With
+/// `guard` the task takes one before: `kept`, or for so long by a thread. With
 /// `lives_on` the task that hung waits for ever when it has come back.
 pub(crate) fn stalls(mut args: Args) -> ExitCode {
     let mut shutdown = Shutdown::default();
@@ -307,6 +369,10 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
         time: args.millis("for").unwrap_or(Duration::from_secs(3600)),
         lock: Arc::clone(&lock),
         lives_on: args.number("lives_on", false),
+        guard: args.take("guard").map(|word: String| match word.as_str() {
+            "kept" => Kept::Here,
+            millis => Kept::ByThread(Duration::from_millis(millis.parse().expect("a time"))),
+        }),
     };
     let work = args.millis("work");
     let hook = args.millis("hook").unwrap_or_default();
