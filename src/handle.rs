@@ -301,6 +301,14 @@ impl Handle {
         self.shared.orders.read().phase()
     }
 
+    /// How long the stop has until its hard deadline, at most; `None` while there is none. A task
+    /// that can do its work in parts knows by this how much of it to begin.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        // The phase first: whoever sees a stop sees its deadline.
+        (self.phase() > Phase::Running).then(|| self.shared.time_left())
+    }
+
     /// How many cores the runtime has.
     #[must_use]
     pub fn cores(&self) -> usize {

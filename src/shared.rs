@@ -380,6 +380,45 @@ mod tests {
         );
     }
 
+    /// The order of the writes is the promise: the instants, then the word with a release, which is
+    /// the one thing that readers look at first.
+    #[test]
+    fn whoever_reads_a_phase_reads_its_instants() {
+        for round in 1..=2_000_u64 {
+            let orders = Arc::new(Orders::default());
+            let readers: Vec<_> = (0..2)
+                .map(|_| {
+                    let orders = orders.clone();
+                    std::thread::spawn(move || {
+                        while orders.read().phase() == Phase::Running {
+                            std::hint::spin_loop();
+                        }
+                        orders.deadlines()
+                    })
+                })
+                .collect();
+            orders.publish(&instants(round));
+            orders.enter(Phase::Draining);
+            for reader in readers {
+                let read = reader.join().expect("a reader");
+                let all = [read.start, read.drain, read.hooks, read.hard, read.quiet];
+                assert_eq!(all, [round; 5]);
+            }
+        }
+    }
+
+    /// Instants that all have the same value.
+    fn instants(ns: u64) -> Instants {
+        Instants {
+            start: ns,
+            notice_end: ns,
+            drain_deadline: ns,
+            hook_deadline: ns,
+            hard_deadline: ns,
+            quiet_ns: ns,
+        }
+    }
+
     #[test]
     fn an_order_keeps_the_bits_of_earlier_ones() {
         let orders = Orders::default();

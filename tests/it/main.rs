@@ -35,6 +35,7 @@ mod inherited;
 mod listening;
 mod loss;
 mod mixed;
+mod netty;
 mod network;
 mod outgoing;
 mod overdue;
@@ -101,6 +102,7 @@ fn play(role: &str) -> ExitCode {
         "lives_on" => stop::lives_on,
         "mixed" => mixed::mixed,
         "namespaces" => gate::namespaces,
+        "netty" => netty::netty,
         "network" => network::network,
         "out_of_descriptors" => listening::out_of_descriptors,
         "outgoing" => outgoing::outgoing,
@@ -149,6 +151,7 @@ fn trials() -> Vec<Trial> {
         listening::promises,
         loss::promises,
         mixed::promises,
+        netty::promises,
         network::promises,
         outgoing::promises,
         overdue::promises,

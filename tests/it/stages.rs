@@ -30,7 +30,6 @@ promises![
     a_spawn_in_closing_gives_the_future_back_with_phase_and_time,
     a_letter_after_the_end_gives_the_closure_back,
     letters_that_bounce_between_cores_are_all_handled,
-    a_shorter_time_during_the_stop_ends_it_sooner,
     a_child_with_clean_signals_hears_sigterm_and_another_does_not,
     the_service_manager_is_told_that_the_stop_has_begun,
 ];
@@ -120,12 +119,6 @@ fn letters_that_bounce_between_cores_are_all_handled() {
     assert_eq!(report.sum("letters", "returned"), 0);
 }
 
-fn a_shorter_time_during_the_stop_ends_it_sooner() {
-    let (facts, _) = case("shorter", 81);
-    let elapsed_ms = facts["elapsed_ms"].as_f64().expect("a time");
-    assert!(elapsed_ms < 20_000.0, "of 60 s: {facts}");
-}
-
 fn a_child_with_clean_signals_hears_sigterm_and_another_does_not() {
     let (facts, _) = case("children", 0);
     assert_eq!(facts["clean"], json!([false, libc::SIGTERM]), "{facts}");
@@ -152,7 +145,6 @@ pub(crate) fn stages(mut args: Args) -> ExitCode {
         "refused" => refused(),
         "late_letter" => late_letter(),
         "bounce" => bounce(),
-        "shorter" => shorter(),
         "children" => children(),
         "notified" => notified(),
         _ => panic!("no case {name}"),
@@ -422,19 +414,6 @@ fn bounce() -> Outcome {
     });
     let left = left.load(Ordering::Acquire);
     (result, json!({ "left": left, "bounced": BOUNCES }))
-}
-
-fn shorter() -> Outcome {
-    let runtime = build(Shutdown::default().timeout(Duration::from_secs(60)));
-    let result = runtime.run(|core| async move {
-        let handle = core.handle();
-        handle.shutdown();
-        reached(&handle, Phase::Draining).await;
-        handle.shutdown_within(Duration::from_millis(200));
-        std::future::pending().await
-    });
-    let elapsed_ms = result.as_ref().map_or(0.0, |report| report.elapsed_ms);
-    (result, json!({ "elapsed_ms": elapsed_ms }))
 }
 
 /// Starts a child that sleeps. Whether it has SIGTERM blocked, and which signal
