@@ -55,7 +55,24 @@
 //! | Notice | not ready; otherwise as ever | `notice` is over |
 //! | Draining | as above; spawns, letters, connects go on; a delayed task that would begin after the deadline is cancelled, an [`Interval`](crate::time::Interval) ends | all cores are quiet at one moment, every letter is handled and no guard is held; or at the deadline: what is left is named, cut and counted |
 //! | Hooks | each core's, the last registered first, cores side by side; then the process's | all have ended, or at their deadline |
-//! | Closing | spawns, letters and connects are refused, and given back; background tasks are dropped | every operation is reaped, or at the hard deadline |
+//! | Closing | spawns, letters, delayed tasks, connects and listeners are refused, see below; background tasks are dropped | every operation is reaped, or at the hard deadline |
+//!
+//! # What comes too late
+//!
+//! Nothing that is handed over vanishes: it is taken, and then whoever waits for it is told what
+//! became of it, or it is refused, with the phase and the time left, and given back.
+//!
+//! | | refused | how |
+//! |---|---|---|
+//! | [`try_spawn`](crate::try_spawn), [`spawn_on`](crate::spawn_on) | in Closing | [`Refused`](crate::Refused), with the future or the closure |
+//! | [`try_spawn_after`](crate::time::try_spawn_after) | in Closing; from Draining on if due after the drain deadline | the same |
+//! | [`TcpStream::connect`](crate::net::TcpStream::connect) | in Closing | an I/O error with [`TooLate`](crate::net::TooLate) inside |
+//! | [`TcpListener::bind`](crate::net::TcpListener::bind), `accept` on a listener taken then | when the drain is over | the same, as the source of [`Error`](crate::Error) |
+//! | [`Handle::hold`](crate::Handle::hold) | when the drain is over | [`Error`](crate::Error) |
+//!
+//! `accept` on a listener that was drained gives `None`, and an
+//! [`Interval`](crate::time::Interval) from Draining on: the end of a drain is no error. A
+//! [`sleep`](crate::time::sleep) that a destructor polls in Closing is ready at once.
 //!
 //! # Each listener its own way
 //!
@@ -138,6 +155,10 @@
 //! - A core that would go on, but whose processor other threads have, looks the same. If its turn is
 //!   shorter than that at the hard deadline, it is asked twice, which may cost `run` 40 ms more; and
 //!   if nothing comes even then, the report says that it was kept from its processor.
+//!
+//! Whoever wants to hear of such a core while nothing stops asks for that with
+//! [`Builder::stall_after`](crate::Builder::stall_after), and subscribes to
+//! [`Handle::stalls`](crate::Handle::stalls).
 //!
 //! And if the coordinator itself does not move any more there is the *dead-man*: a timer of the
 //! kernel's with a real-time signal of its own, set to the hard deadline. From then on it ticks every
