@@ -1,0 +1,109 @@
+//! What an idle connection costs in user memory, and what many that came and went leave behind.
+
+use std::io;
+use std::time::Duration;
+
+use crate::bench::page::{Table, number};
+use crate::bench::sample::Sample;
+use crate::bench::{Progress, Setting};
+use crate::child::Server;
+use crate::load::crowd::Crowd;
+use crate::serve::{Kind, Mode, Plan};
+use crate::sys;
+
+/// Idle connections at once.
+const CONNECTIONS: usize = 10_000;
+
+/// One measurement, in bytes for a connection.
+struct Cost {
+    /// What the allocator lent out.
+    heap: f64,
+    /// Anonymous pages that became resident.
+    resident: f64,
+    /// What the allocator still lends after many connections came and went, beyond what it did
+    /// when the first of them had gone.
+    left: f64,
+}
+
+/// Measures, prints, and keeps `memory.md`.
+pub fn run(setting: &Setting) -> io::Result<()> {
+    sys::raise_nofile(200_000)?;
+    let churn = if setting.quick { 1 } else { 100 };
+    // A connect with its request and its end takes some 100 µs.
+    let bound = Duration::from_secs(2) * (churn + 3);
+    let mut progress = Progress::begin("memory", setting.kinds.len(), bound);
+    let mut table = Table::new([
+        "server".to_owned(),
+        "heap B/connection".to_owned(),
+        "without its buffer".to_owned(),
+        "resident B/connection".to_owned(),
+        format!("left B/connection, of {}", churn as usize * CONNECTIONS),
+    ]);
+    for &kind in &setting.kinds {
+        let cost = measure(kind, setting, churn);
+        progress.step(&kind.name());
+        let cost = cost
+            .inspect_err(|error| eprintln!("{}: {error}", kind.name()))
+            .ok();
+        let of = |figure: fn(&Cost) -> f64| Sample::of([cost.as_ref().map(figure)]).median();
+        let held = kind.held_bytes() as f64;
+        table.row([
+            kind.name(),
+            number(of(|cost| cost.heap), 0),
+            number(of(|cost| cost.heap).map(|heap| heap - held), 0),
+            number(of(|cost| cost.resident), 0),
+            number(of(|cost| cost.left), 2),
+        ]);
+    }
+    progress.end();
+    let text = format!("# Memory\n\n{table}");
+    println!("{text}");
+    setting.keep("memory.md", &text)
+}
+
+/// Connects, and looks before and after.
+fn measure(kind: Kind, setting: &Setting, churn: u32) -> io::Result<Cost> {
+    let plan = Plan {
+        cpus: setting.cpus(false),
+        mode: Mode::Echo,
+        graceful: false,
+    };
+    let mut server = setting.start(kind, &plan, &[])?;
+    // A few first, so that what a server makes once is not counted.
+    drop(Crowd::connect(server.port, 100, 0)?);
+    let heap = settled(&mut server)?;
+    let resident = server.resident_bytes()?;
+    let crowd = Crowd::connect(server.port, CONNECTIONS, 0)?;
+    let heap_with = settled(&mut server)?;
+    let resident_with = server.resident_bytes()?;
+    drop(crowd);
+    let after_first = settled(&mut server)?;
+    for _ in 0..churn {
+        drop(Crowd::connect(server.port, CONNECTIONS, 0)?);
+    }
+    let after_all = settled(&mut server)?;
+    let each = |more: u64, less: u64, count: usize| (more as f64 - less as f64) / count as f64;
+    Ok(Cost {
+        heap: each(heap_with, heap, CONNECTIONS),
+        resident: each(resident_with, resident, CONNECTIONS),
+        left: each(after_all, after_first, churn as usize * CONNECTIONS),
+    })
+}
+
+/// What the allocator has lent out when it does not change any more: the server may still be
+/// taking its connections down.
+fn settled(server: &mut Server) -> io::Result<u64> {
+    let mut before = server.heap_bytes()?;
+    let mut equal = 0;
+    for _ in 0..200 {
+        // The server gives no sign when it is idle, so this looks until some looks are equal.
+        std::thread::sleep(Duration::from_millis(30));
+        let now = server.heap_bytes()?;
+        equal = if now == before { equal + 1 } else { 0 };
+        if equal == 8 {
+            break;
+        }
+        before = now;
+    }
+    Ok(before)
+}
