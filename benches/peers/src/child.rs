@@ -54,6 +54,7 @@ impl Server {
             .args(["serve", &kind.name(), "--cpus", &cpus.join(",")])
             .args(["--mode", mode.get_name()])
             .args(plan.graceful.then_some("--graceful"))
+            .args(plan.alone.then_some("--alone"))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped());
         let mut child = sys::spawn_tied(&mut command)?;

@@ -47,6 +47,9 @@ enum Verb {
         /// End the connections in order at SIGTERM.
         #[arg(long)]
         graceful: bool,
+        /// On the main thread, for valgrind: SIGTERM kills.
+        #[arg(long)]
+        alone: bool,
     },
     /// Put a closed loop on one server, once, and print what it gave.
     Load {
@@ -76,6 +79,8 @@ enum Verb {
     Memory(BenchArgs),
     /// Instructions of an echo, by callgrind.
     Instructions(BenchArgs),
+    /// The table of what the micro bench has measured.
+    Micro(BenchArgs),
 }
 
 /// What all benches are told.
@@ -149,12 +154,14 @@ fn run(verb: Verb) -> io::Result<()> {
             cpus,
             mode,
             graceful,
+            alone,
         } => serve::serve(
             kind,
             &Plan {
                 cpus,
                 mode,
                 graceful,
+                alone,
             },
         ),
         Verb::Load {
@@ -176,6 +183,7 @@ fn run(verb: Verb) -> io::Result<()> {
         Verb::Echo(args) => bench::echo::run(&args.setting(15), &args.only),
         Verb::Stop(args) => bench::stop::run(&args.setting(7), &args.only),
         Verb::Memory(args) => bench::memory::run(&args.setting(1)),
+        Verb::Micro(args) => bench::micro::run(&args.setting(1)),
         Verb::Instructions(args) => bench::instructions::run(&args.setting(1)),
     }
 }
@@ -187,6 +195,7 @@ fn once(kind: Kind, spec: &Spec, length: Duration) -> io::Result<()> {
         cpus: vec![0],
         mode: Mode::Echo,
         graceful: false,
+        alone: false,
     };
     let mut server = Server::start(kind, &plan, &[])?;
     sys::pin(&[1])?;

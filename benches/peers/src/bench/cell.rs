@@ -107,6 +107,7 @@ impl Cell {
             cpus: setting.cpus(self.both),
             mode,
             graceful: false,
+            alone: false,
         };
         let mut server = setting.start(kind, &plan, &[])?;
         match self.work {

@@ -67,6 +67,7 @@ fn measure(kind: Kind, setting: &Setting, churn: u32) -> io::Result<Cost> {
         cpus: setting.cpus(false),
         mode: Mode::Echo,
         graceful: false,
+        alone: false,
     };
     let mut server = setting.start(kind, &plan, &[])?;
     // A few first, so that what a server makes once is not counted.

@@ -4,6 +4,7 @@ pub mod cell;
 pub mod echo;
 pub mod instructions;
 pub mod memory;
+pub mod micro;
 pub mod page;
 pub mod plot;
 pub mod sample;

@@ -83,6 +83,7 @@ impl Case {
             cpus: setting.cpus(self.both),
             mode: Mode::Echo,
             graceful: true,
+            alone: false,
         };
         let mut server = setting.start(kind, &plan, &[])?;
         let mut crowd = Crowd::connect(server.port, self.idle, self.busy)?;

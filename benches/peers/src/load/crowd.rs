@@ -193,7 +193,8 @@ impl Crowd {
         self.open -= 1;
         self.seen.reset += u64::from(reset);
         self.seen.finished += u64::from(!reset);
-        self.seen.torn += u64::from(member.received % REQUEST_BYTES as u64 > 0);
+        let within = member.received % REQUEST_BYTES as u64;
+        self.seen.torn += u64::from(within > 0);
         let owed = member.received < member.sent && member.asked < start;
         self.seen.lost += u64::from(owed);
         self.seen.last_end = start.elapsed();

@@ -16,11 +16,16 @@ pub(super) fn serve(plan: &Plan) -> io::Result<()> {
 
 fn run(plan: &Plan) -> evenfall::Result<Report> {
     let mode = plan.mode;
-    let mut runtime = Runtime::builder()
-        .cores(Cores::List(plan.cpus.clone()))
-        .build()?;
+    let builder = Runtime::builder().cores(Cores::List(plan.cpus.clone()));
+    let mut runtime = if plan.alone {
+        builder.signals([]).build()?
+    } else {
+        builder.build()?
+    };
     let listener = runtime.bind("127.0.0.1:0")?;
-    answer_questions();
+    if !plan.alone {
+        answer_questions();
+    }
     runtime.run(move |core| {
         let first = core.index() == 0;
         let address = listener.local_addr();

@@ -99,6 +99,9 @@ pub struct Plan {
     /// Whether SIGTERM has to end the connections in order. Where a framework pays for that with
     /// every read, the echo bench leaves it out, in the framework's favour.
     pub graceful: bool,
+    /// Whether to serve on the main thread, to answer no questions, and to let SIGTERM kill: below
+    /// valgrind, a thread that waits in a ring lets no other thread run.
+    pub alone: bool,
 }
 
 /// What one core's thread gets.
@@ -135,7 +138,9 @@ pub fn serve(kind: Kind, plan: &Plan) -> io::Result<()> {
 
 /// Runs one thread a core until all have ended.
 fn on_every_core(plan: &Plan, run: fn(Seat) -> io::Result<()>) -> io::Result<()> {
-    sys::block_term()?;
+    if !plan.alone {
+        sys::block_term()?;
+    }
     let stop = CancellationToken::new();
     let mut bells = Vec::new();
     let mut threads = Vec::new();
@@ -151,6 +156,11 @@ fn on_every_core(plan: &Plan, run: fn(Seat) -> io::Result<()>) -> io::Result<()>
             stop: stop.clone(),
             bell,
         };
+        if plan.alone {
+            sys::pin(&[cpu])?;
+            say_ready(address)?;
+            return run(seat);
+        }
         threads.push(thread::spawn(move || {
             sys::pin(&[cpu])?;
             run(seat)

@@ -42,15 +42,19 @@ pub(super) fn serve_on_many(plan: &Plan) -> io::Result<()> {
         })
         .enable_all()
         .build()?;
-    let (mode, graceful) = (plan.mode, plan.graceful);
+    let (mode, graceful, alone) = (plan.mode, plan.graceful, plan.alone);
     let listener = listeners(1)?.remove(0);
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let stop = CancellationToken::new();
     runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
-        let mut term = signal(SignalKind::terminate())?;
         let accepting = tokio::spawn(accept(listener, mode, graceful, stop.clone()));
+        if alone {
+            say_ready(address)?;
+            return accepting.await.map_err(io::Error::other)?;
+        }
+        let mut term = signal(SignalKind::terminate())?;
         answer_questions();
         say_ready(address)?;
         term.recv().await;

@@ -1,0 +1,28 @@
+//! The parts of a runtime, one by one, each beside tokio's where tokio has it.
+//!
+//! A measurement runs on a core of one runtime that lives as long as the bench; its clock is read
+//! on that core, around the whole batch. A nop that is submitted and completed has no public call
+//! and is not measured here.
+
+#![expect(missing_docs, reason = "the function is a macro's")]
+
+#[path = "micro/letters.rs"]
+mod letters;
+#[path = "micro/rig.rs"]
+mod rig;
+#[path = "micro/tasks.rs"]
+mod tasks;
+#[path = "micro/timers.rs"]
+mod timers;
+
+use criterion::{Criterion, criterion_group, criterion_main};
+
+criterion_group! {
+    name = parts;
+    config = Criterion::default()
+        .warm_up_time(std::time::Duration::from_millis(500))
+        .measurement_time(std::time::Duration::from_secs(2))
+        .sample_size(20);
+    targets = tasks::bench, letters::bench, timers::bench
+}
+criterion_main!(parts);

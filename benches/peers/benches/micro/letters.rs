@@ -1,0 +1,155 @@
+//! From thread to thread: a task on another core and its outcome back, many letters to a core that
+//! is busy, and a wake of a core that sleeps.
+
+use std::future::poll_fn;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
+use std::thread;
+use std::time::Instant;
+
+use criterion::{Criterion, Throughput};
+
+use crate::rig::{HERE, handle, measure, there};
+
+/// Letters of one burst.
+const BURST: u64 = 64;
+
+pub(crate) fn bench(criterion: &mut Criterion) {
+    round_trip(criterion);
+    burst(criterion);
+    foreign_wake(criterion);
+}
+
+/// `spawn_on` another core and its outcome: a letter there and one back, both cores asleep in
+/// between.
+fn round_trip(criterion: &mut Criterion) {
+    let there = there();
+    criterion.bench_function("letter round trip/evenfall, spawn_on", |bencher| {
+        bencher.iter_custom(|count| {
+            measure(move || async move {
+                let start = Instant::now();
+                for _ in 0..count {
+                    let task = evenfall::spawn_on(there, || async {});
+                    let task = task.unwrap_or_else(|refused| panic!("{refused}"));
+                    task.await.expect("it does not panic");
+                }
+                start.elapsed()
+            })
+        });
+    });
+}
+
+/// Many at once: all but the first find the core busy.
+fn burst(criterion: &mut Criterion) {
+    let there = there();
+    let mut group = criterion.benchmark_group("letters, 64 at once");
+    group.throughput(Throughput::Elements(BURST));
+    group.bench_function("evenfall, spawn_on", |bencher| {
+        bencher.iter_custom(|count| {
+            measure(move || async move {
+                let start = Instant::now();
+                for _ in 0..count {
+                    let tasks: Vec<_> = (0..BURST)
+                        .map(|_| evenfall::spawn_on(there, || async {}))
+                        .map(|task| task.unwrap_or_else(|refused| panic!("{refused}")))
+                        .collect();
+                    for task in tasks {
+                        task.await.expect("it does not panic");
+                    }
+                }
+                start.elapsed()
+            })
+        });
+    });
+    group.finish();
+}
+
+/// A thread that wakes whatever waker it is sent.
+fn waking_thread() -> Sender<Waker> {
+    let (send, wakers) = channel::<Waker>();
+    thread::spawn(move || wakers.into_iter().for_each(Waker::wake));
+    send
+}
+
+/// A task asks a foreign thread to wake it, and sleeps: two sleeping threads, one wake each way.
+/// Beside it a socket pair between two threads, which is the least that two sleeps cost.
+fn foreign_wake(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("wake from a foreign thread");
+    let waking = Arc::new(Mutex::new(waking_thread()));
+    group.bench_function("evenfall", |bencher| {
+        bencher.iter_custom(|count| {
+            let waking = waking.lock().expect("nobody panicked").clone();
+            measure(move || async move {
+                let start = Instant::now();
+                for _ in 0..count {
+                    let mut asked = false;
+                    poll_fn(|context| {
+                        if asked {
+                            return Poll::Ready(());
+                        }
+                        asked = true;
+                        let sent = waking.send(context.waker().clone());
+                        sent.expect("the thread lives as long as the bench");
+                        Poll::Pending
+                    })
+                    .await;
+                }
+                start.elapsed()
+            })
+        });
+    });
+    group.bench_function("socket pair", |bencher| {
+        let (mut here, mut there) = UnixStream::pair().expect("two descriptors");
+        thread::spawn(move || {
+            let mut byte = [0];
+            while there.read_exact(&mut byte).is_ok() && there.write_all(&byte).is_ok() {}
+        });
+        bencher.iter(|| {
+            let mut byte = [1];
+            here.write_all(&byte).expect("the other side is there");
+            here.read_exact(&mut byte).expect("the other side is there");
+        });
+    });
+    group.bench_function("evenfall, of a busy core", |bencher| {
+        bencher.iter_custom(wake_busy);
+    });
+    group.finish();
+}
+
+/// What the sender pays for a letter to a core that never sleeps.
+fn wake_busy(count: u64) -> std::time::Duration {
+    let stop = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicU64::new(0));
+    let spinning = {
+        let stop = stop.clone();
+        handle().spawn_on(HERE, move || async move {
+            while !stop.load(Ordering::Relaxed) {
+                evenfall::yield_now().await;
+            }
+        })
+    };
+    drop(spinning.unwrap_or_else(|refused| panic!("{refused}")));
+    let start = Instant::now();
+    for _ in 0..count {
+        let done = done.clone();
+        let count_it = move || async move {
+            done.fetch_add(1, Ordering::Relaxed);
+        };
+        drop(
+            handle()
+                .spawn_on(HERE, count_it)
+                .unwrap_or_else(|refused| panic!("{refused}")),
+        );
+    }
+    let elapsed = start.elapsed();
+    // The next measurement must not find this one's letters.
+    while done.load(Ordering::Relaxed) < count {
+        thread::yield_now();
+    }
+    stop.store(true, Ordering::Relaxed);
+    elapsed
+}
