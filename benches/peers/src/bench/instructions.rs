@@ -12,10 +12,13 @@ use crate::bench::page::{Table, number};
 use crate::bench::{Progress, Setting};
 use crate::load::closed::{Closed, Spec};
 use crate::serve::{Kind, Mode, Plan};
-use crate::sys;
 
 /// The requests of the two runs.
 const COUNTS: [u64; 2] = [5_000, 25_000];
+
+/// How many blocks of instructions lie between two sums: what is left over at the end of a run is
+/// below three instructions a request.
+const BLOCKS: u64 = 10_000;
 
 /// A run under valgrind is slow, but not slower.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -42,9 +45,8 @@ pub fn run(setting: &Setting) -> io::Result<()> {
                     Err(error) => eprintln!("{} × {active}: {error}", kind.name()),
                 }
             }
-            if let [(few, few_requests), (many, many_requests)] = totals[..] {
-                let requests = many_requests as f64 - few_requests as f64;
-                each[place] = Some((many as f64 - few as f64) / requests);
+            if let [few, many] = totals[..] {
+                each[place] = Some((many as f64 - few as f64) / (COUNTS[1] - COUNTS[0]) as f64);
             }
         }
         if kind == Kind::BareRing {
@@ -65,19 +67,31 @@ pub fn run(setting: &Setting) -> io::Result<()> {
     setting.keep("instructions.md", &text)
 }
 
-/// All that a server executed in user mode, and how many requests it answered: so many at least.
-fn count_run(
+/// All that a server executed in user mode until it had answered so many requests.
+fn count_run(kind: Kind, setting: &Setting, active: usize, requests: u64) -> io::Result<u64> {
+    let folder = std::env::temp_dir().join(format!("callgrind-{}", std::process::id()));
+    fs::create_dir_all(&folder)?;
+    let counted = count_into(&folder, kind, setting, active, requests);
+    fs::remove_dir_all(&folder)?;
+    counted
+}
+
+/// The same, with a folder for what callgrind writes.
+fn count_into(
+    folder: &Path,
     kind: Kind,
     setting: &Setting,
     active: usize,
     requests: u64,
-) -> io::Result<(u64, u64)> {
-    let out = std::env::temp_dir().join(format!("callgrind-{}.out", std::process::id()));
+) -> io::Result<u64> {
+    // Below valgrind a signal does not end a ring's wait, so the sums are written all along, and the
+    // server is killed.
     let wrapper = [
         "valgrind".to_owned(),
         "--quiet".to_owned(),
         "--tool=callgrind".to_owned(),
-        format!("--callgrind-out-file={}", out.display()),
+        format!("--dump-every-bb={BLOCKS}"),
+        format!("--callgrind-out-file={}", folder.join("out").display()),
     ];
     let plan = Plan {
         cpus: setting.cpus(false),
@@ -94,28 +108,26 @@ fn count_run(
     };
     let mut load = Closed::connect(server.port, &spec)?;
     let tally = load.run(LIMIT, requests)?;
-    // Below valgrind a signal is looked for now and then only, and not in a ring's wait; so the load
-    // goes on until the server is gone, and its requests count too.
-    sys::terminate(server.pid())?;
-    let requests = tally.requests + load.run_to_the_end(LIMIT);
-    // SIGTERM kills it, and valgrind writes its sums all the same.
-    let end = server.wait(LIMIT)?;
-    if end.code != -libc::SIGTERM {
-        return Err(io::Error::other(format!("it ended with {}", end.code)));
+    if tally.requests < requests {
+        let text = format!("{} of {requests} requests in time", tally.requests);
+        return Err(io::Error::other(text));
     }
-    let counted = total(&out);
-    fs::remove_file(&out).ok();
-    Ok((counted?, requests))
+    drop(server);
+    total(folder)
 }
 
-/// The sum that callgrind wrote.
-fn total(out: &Path) -> io::Result<u64> {
-    let text = fs::read_to_string(out)?;
-    let sum = text.lines().find_map(|line| {
-        let rest = line
-            .strip_prefix("summary: ")
-            .or(line.strip_prefix("totals: "))?;
-        rest.trim().parse().ok()
-    });
-    sum.ok_or_else(|| io::Error::other("callgrind wrote no sum"))
+/// The sum of what callgrind wrote.
+fn total(folder: &Path) -> io::Result<u64> {
+    let mut sum = 0;
+    for entry in fs::read_dir(folder)? {
+        let text = fs::read_to_string(entry?.path())?;
+        let totals = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("totals: "));
+        // The last file may be cut off, as the server is killed; then it has no sum.
+        sum += totals
+            .filter_map(|sum| sum.trim().parse::<u64>().ok())
+            .sum::<u64>();
+    }
+    Ok(sum)
 }

@@ -146,13 +146,6 @@ impl Closed {
         Ok(tally)
     }
 
-    /// Goes on until the server is gone, for `length` at most, and gives the count of replies.
-    pub fn run_to_the_end(mut self, length: Duration) -> u64 {
-        // What broke off is the end that is waited for; up to there all was counted.
-        self.run(length, u64::MAX).ok();
-        self.tally.requests
-    }
-
     /// One system call and what it gave; true when the timer has fired.
     fn turn(&mut self) -> io::Result<bool> {
         self.ring.enter()?;
