@@ -196,7 +196,7 @@ fn limit(rounds: &Rounds, kind: Kind) -> &'static str {
     } else if full(|round| Some(round.load)) {
         "load"
     } else {
-        "latency"
+        "neither"
     }
 }
 

@@ -68,9 +68,10 @@ fn draw(
     let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 20))
         .margin(12)
+        // The legend stands there.
+        .margin_right(140)
         .x_label_area_size(40)
         .y_label_area_size(60)
-        .right_y_label_area_size(130)
         .build_cartesian_2d(0.0..names.len() as f64, low..high)
         .map_err(said)?;
     let scale = |value: &f64| {
