@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evenfall::net::TcpStream;
 use evenfall::time::{sleep, spawn_after};
-use evenfall::{Core, Handle};
+use evenfall::{Core, Handle, Phase};
 use serde_json::json;
 
 use crate::args::Args;
@@ -67,6 +67,10 @@ pub(crate) fn overdue_timers(args: Args) -> ExitCode {
             stream.send(vec![1; 32 << 20]).await?;
             set_many_timers(&counter);
             core.handle().force();
+            // The turn ends when the stop has begun: no later one fires what is due before it.
+            while core.handle().phase() == Phase::Running {
+                std::thread::yield_now();
+            }
             Ok(())
         }
     });
