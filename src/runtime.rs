@@ -111,6 +111,38 @@ impl Runtime {
         Listener::bind(address, self.shared.stations.len())
     }
 
+    /// Takes over a socket that listens already and came from elsewhere: from the service
+    /// manager, from the server that ran before this one, or made with options of your own.
+    ///
+    /// All cores accept from this one socket, and the kernel spreads connections over them less
+    /// evenly than over sockets of their own: one that has time may take all. When the last core
+    /// has let go of it, it is closed here; a core that takes it later accepts nobody. Whether it blocks is
+    /// as you like: it is left as it is, but for the moment in which a stop empties the backlog.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut runtime = evenfall::Runtime::builder().build()?;
+    /// let listener = runtime.adopt(std::net::TcpListener::bind("127.0.0.1:7777")?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it is no TCP socket that listens.
+    ///
+    /// # Shutdown
+    ///
+    /// Others may hold this socket too, so its gate is never let down: new handshakes begin until
+    /// it is closed. Who still holds it then goes on serving them, and nobody is lost; if nobody
+    /// does, those whose handshake completes at that moment are reset. A listener of
+    /// [`bind`](Runtime::bind) has no such gap.
+    pub fn adopt(&mut self, socket: std::net::TcpListener) -> Result<Listener> {
+        Listener::adopt(socket)
+    }
+
     /// A handle to this runtime, for any thread.
     #[must_use]
     pub fn handle(&self) -> Handle {

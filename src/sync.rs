@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, atomic};
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard, Weak, atomic};
 
 /// Locks `mutex`, also when a thread panicked while it held the lock.
 ///

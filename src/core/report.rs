@@ -115,6 +115,7 @@ fn listeners(io: &Io) -> Vec<ListenerReport> {
         .map(|(_, listener)| ListenerReport {
             addr: listener.address.to_string(),
             gate: listener.gate,
+            no_gate: listener.no_gate,
             window_ms: ms(listener.window_ns),
             drained: listener.drained,
             policy: listener.policy().map(policy),

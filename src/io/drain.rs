@@ -14,23 +14,22 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
+use std::os::fd::AsFd;
 use std::time::Duration;
-
-use socket2::SockRef;
 
 use super::Io;
 use super::closing::Stage;
 use super::conn::Origin;
 use super::listener::Accept;
+use super::listening::Swept;
 use super::spread::Spread;
 use super::tally::End;
 use super::timer::{Timer, tick};
 use crate::clock::ns;
 use crate::config::{
-    DRAIN_BATCH, HANDSHAKE_RECENT, SWEEP_MOST, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN, WINDOW_TTL_MIN,
+    DRAIN_BATCH, HANDSHAKE_RECENT, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN, WINDOW_TTL_MIN,
 };
-use crate::report::{Gate, Straggler};
+use crate::report::{Gate, NoGate, Straggler};
 
 /// Where in the stop a listener is. See the module's diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -244,9 +243,14 @@ impl Io {
         if listener.drain != Drain::No {
             return (0, listener.gate);
         }
-        if let Some(fd) = listener.fd.as_ref() {
-            let fd = std::os::fd::AsFd::as_fd(fd);
-            listener.gate = super::gate::close(fd, listener.address.is_ipv6());
+        match &listener.fd {
+            // A gate is the socket's: it would turn away the clients of whoever else holds it.
+            Some(fd) if fd.is_shared() => listener.no_gate = Some(NoGate::Shared),
+            Some(fd) => {
+                listener.gate = super::gate::close(fd.as_fd(), listener.address.is_ipv6());
+                listener.no_gate = (listener.gate == Gate::None).then_some(NoGate::Refused);
+            }
+            None => {}
         }
         let recent = listener
             .accepted_ns
@@ -294,32 +298,14 @@ impl Io {
         let Some(listener) = self.listeners.get(index as usize) else {
             return;
         };
-        let (Accept::Off, Some(fd)) = (listener.accept, listener.borrow()) else {
+        let (Accept::Off, Some(open)) = (listener.accept, listener.fd.as_ref()) else {
             return;
         };
-        let socket = SockRef::from(&fd);
-        // An accept that waits for a client would wait for ever.
-        let (mut taken, mut again) = (Vec::new(), false);
-        if socket.set_nonblocking(true).is_ok() {
-            // Bounded, lest a flood of connects behind no gate hold the core.
-            for _ in 0..SWEEP_MOST {
-                match socket.accept() {
-                    Ok((fd, _)) => taken.push(OwnedFd::from(fd)),
-                    Err(error) => match error.raw_os_error() {
-                        Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                            again = true;
-                            break;
-                        }
-                        _ => break,
-                    },
-                }
-            }
-        }
+        let Swept { taken, ran_out } = open.sweep();
         for fd in taken {
             self.accepted(index, fd);
         }
-        if !again {
+        if !ran_out {
             self.close_listener(index);
         } else if self.last_sweep {
             self.refuse_backlog(index);

@@ -16,18 +16,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
+use socket2::SockRef;
+
 use super::conn::Origin;
 use super::drain::Drain;
-use super::listening::Open;
+use super::listening::{Open, Source};
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
 use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy};
-use crate::report::Gate;
+use crate::report::{Gate, NoGate};
 use crate::ring::driver::Completion;
 use crate::ring::port::Sqe;
 use crate::ring::sys::socket;
@@ -85,6 +87,8 @@ pub(crate) struct Listener {
     pub(super) drain: Drain,
     /// The gate that was let down.
     pub(crate) gate: Gate,
+    /// Why none was; `None` before the stop, too.
+    pub(crate) no_gate: Option<NoGate>,
     /// The window the handshakes under way were given (ns).
     pub(crate) window_ns: u64,
     /// Connections accepted since the drain began.
@@ -96,11 +100,6 @@ impl Listener {
     pub(crate) fn policy(&self) -> Option<&DrainPolicy> {
         self.policy.as_deref()
     }
-
-    /// The descriptor, while it is open.
-    pub(super) fn borrow(&self) -> Option<BorrowedFd<'_>> {
-        self.fd.as_ref().map(AsFd::as_fd)
-    }
 }
 
 /// The user side of listening.
@@ -108,14 +107,14 @@ impl Io {
     /// Makes a record for a listening socket and begins to accept.
     pub(crate) fn listen(
         &mut self,
-        fd: OwnedFd,
+        source: Source,
         address: SocketAddr,
         policy: DrainPolicy,
     ) -> ListenerId {
         self.last_listener += 1;
         let id = self.last_listener;
         let index = self.listeners.insert(Listener {
-            fd: Some(self.listening.open(fd, address)),
+            fd: Some(self.listening.open(source, address)),
             address,
             handles: 1,
             id,
@@ -128,6 +127,7 @@ impl Io {
             handshake_ns: 0,
             drain: Drain::No,
             gate: Gate::None,
+            no_gate: None,
             window_ns: 0,
             drained: 0,
         });
@@ -306,6 +306,11 @@ impl Io {
         listener.drained += u64::from(draining);
         if listener.gate == Gate::MinTtl {
             gate::open_accepted(fd.as_fd(), listener.address.is_ipv6());
+        }
+        if listener.fd.as_ref().is_some_and(Open::is_shared) {
+            // Our own listeners hand it down; this one is not ours to set it on. It fails only on
+            // a socket that is gone already, which its first receive will say.
+            let _gone = SockRef::from(&fd).set_tcp_nodelay(true);
         }
         // The handshake's own measurement: nothing else was sent on this connection yet.
         if let Ok(transfer) = socket::transfer(fd.as_fd()) {

@@ -8,6 +8,9 @@
 //! into a backlog that nobody will empty. So the coordinator ends the listening in its place. It
 //! never closes a descriptor of the core's: it holds the lock that the core takes before it does, so
 //! that no number it uses can have become another file's.
+//!
+//! A socket that was adopted is one for all cores, and may be another process's too. It is passed
+//! over: whoever else holds it goes on accepting from the same backlog.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +22,44 @@ use socket2::SockRef;
 use crate::config::SWEEP_MOST;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, lock};
+
+/// A socket that listens, and whose it is.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// Made here, for one core: nobody else has it.
+    Own(OwnedFd),
+    /// Adopted: one for all cores, and others may have it too.
+    Shared(Arc<Adopted>),
+}
+
+/// A listening socket that came from outside. It is closed by the last core that lets go of it.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    /// It.
+    fd: OwnedFd,
+    /// Held by the core that empties the backlog: it changes how the socket is accepted from, and
+    /// back again, and another core must not do so in between.
+    sweep: Mutex<()>,
+}
+
+impl Adopted {
+    /// Takes the socket in.
+    pub(crate) fn new(fd: OwnedFd) -> Adopted {
+        Adopted {
+            fd,
+            sweep: Mutex::new(()),
+        }
+    }
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Source::Own(fd) => fd.as_fd(),
+            Source::Shared(adopted) => adopted.fd.as_fd(),
+        }
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -32,7 +73,7 @@ pub(crate) struct Listening {
 #[derive(Debug)]
 struct Socket {
     /// It.
-    fd: OwnedFd,
+    source: Source,
     /// Where it listens.
     address: SocketAddr,
     /// Set when the coordinator has ended its listening; never taken back.
@@ -59,9 +100,9 @@ pub(crate) struct TurnedAway {
 
 impl Listening {
     /// Puts a socket into the list.
-    pub(super) fn open(self: &Arc<Listening>, fd: OwnedFd, address: SocketAddr) -> Open {
+    pub(super) fn open(self: &Arc<Listening>, source: Source, address: SocketAddr) -> Open {
         let socket = Arc::new(Socket {
-            fd,
+            source,
             address,
             shut: AtomicBool::new(false),
         });
@@ -73,11 +114,13 @@ impl Listening {
     }
 
     /// Ends the listening of a core that is stuck: who waits in a backlog is accepted and closed,
-    /// who comes is refused. Sockets that were dealt with before are passed over.
+    /// who comes is refused. Sockets that were dealt with before are passed over, and those that
+    /// others hold.
     pub(crate) fn turn_away(&self) -> Vec<TurnedAway> {
         let open = lock(&self.open);
         let listens = open
             .iter()
+            .filter(|socket| matches!(socket.source, Source::Own(_)))
             .filter(|socket| !socket.shut.swap(true, Ordering::Relaxed));
         listens
             .map(|socket| TurnedAway {
@@ -91,7 +134,7 @@ impl Listening {
 impl Socket {
     /// Accepts and closes what is in the backlog, then lets nobody in any more. How many it were.
     fn turn_away(&self) -> u64 {
-        let socket = SockRef::from(&self.fd);
+        let socket = SockRef::from(&self.source);
         let mut closed = 0;
         // An accept that waits for a client would wait for ever.
         if socket.set_nonblocking(true).is_ok() {
@@ -112,7 +155,42 @@ impl Socket {
     }
 }
 
+/// What a sweep found.
+#[derive(Debug, Default)]
+pub(super) struct Swept {
+    /// What was in the backlog.
+    pub(super) taken: Vec<OwnedFd>,
+    /// Whether more is in it, for which no descriptor or no memory was left.
+    pub(super) ran_out: bool,
+}
+
 impl Open {
+    /// Takes all that is in the backlog, without a wait.
+    pub(super) fn sweep(&self) -> Swept {
+        let socket = SockRef::from(&self.socket.source);
+        let alone = match &self.socket.source {
+            Source::Own(_) => None,
+            Source::Shared(adopted) => Some(lock(&adopted.sweep)),
+        };
+        let waits = socket.nonblocking().is_ok_and(|on| !on);
+        let mut swept = Swept::default();
+        // An accept that waits for a client would wait for ever.
+        if socket.set_nonblocking(true).is_ok() {
+            swept = accept_all(&socket);
+        }
+        if alone.is_some() && waits {
+            // As it was: whoever else holds it may count on that. It fails only where the first
+            // call did.
+            let _as_before = socket.set_nonblocking(false);
+        }
+        swept
+    }
+
+    /// Whether others may hold the socket too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self.socket.source, Source::Shared(_))
+    }
+
     /// Whether the coordinator has ended the listening.
     pub(super) fn was_shut(&self) -> bool {
         self.socket.shut.load(Ordering::Relaxed)
@@ -121,8 +199,28 @@ impl Open {
 
 impl AsFd for Open {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.fd.as_fd()
+        self.socket.source.as_fd()
     }
+}
+
+/// Accepts until nothing is left, or nothing to accept it with.
+fn accept_all(socket: &SockRef<'_>) -> Swept {
+    let mut swept = Swept::default();
+    // Bounded, lest a flood of connects behind no gate hold the core.
+    for _ in 0..SWEEP_MOST {
+        match socket.accept() {
+            Ok((fd, _)) => swept.taken.push(OwnedFd::from(fd)),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
+                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
+                    swept.ran_out = true;
+                    break;
+                }
+                _ => break,
+            },
+        }
+    }
+    swept
 }
 
 impl Drop for Open {
@@ -143,7 +241,7 @@ mod tests {
         let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
         let address = socket.local_addr().expect("bound");
         let list = Arc::new(Listening::default());
-        let open = list.open(socket.into(), address);
+        let open = list.open(Source::Own(socket.into()), address);
         (list, open, address)
     }
 
@@ -161,6 +259,27 @@ mod tests {
         let refused = TcpStream::connect(address).expect_err("nobody listens");
         assert_eq!(refused.raw_os_error(), Some(libc::ECONNREFUSED));
         assert_eq!(list.turn_away(), [], "once is enough");
+    }
+
+    #[test]
+    fn a_socket_that_others_hold_goes_on_listening() {
+        let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = socket.local_addr().expect("bound");
+        let others = socket.try_clone().expect("a further descriptor");
+        let list = Arc::new(Listening::default());
+        let adopted = Arc::new(Adopted::new(socket.into()));
+        let open = list.open(Source::Shared(adopted), address);
+        let waiting = TcpStream::connect(address).expect("it listens");
+        assert_eq!(list.turn_away(), []);
+        assert!(!open.was_shut());
+        let (stream, peer) = others.accept().expect("it is still in the backlog");
+        assert_eq!(Some(peer), waiting.local_addr().ok());
+        drop(stream);
+        let _waiting = TcpStream::connect(address).expect("it listens still");
+        let swept = open.sweep();
+        assert_eq!((swept.taken.len(), swept.ran_out), (1, false));
+        let waits = SockRef::from(&others).nonblocking().map(|on| !on);
+        assert!(waits.expect("open"), "who accepts from it still waits");
     }
 
     #[test]

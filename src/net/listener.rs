@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::{DrainPolicy, LISTEN_BACKLOG};
 use crate::context::{self, Local};
@@ -18,14 +18,19 @@ use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
 use crate::io::errors::TooLate;
 use crate::io::listener::ListenerId;
+use crate::io::listening::{Adopted, Source};
 use crate::net::TcpStream;
-use crate::sync::{Arc, Mutex, lock};
+use crate::phase::Phase;
+use crate::sync::{Arc, Mutex, Weak, lock};
 
 /// An address the runtime listens at, with one socket for each core.
 ///
 /// Made by [`Runtime::bind`](crate::Runtime::bind), where conflicts are seen and port 0 becomes a
 /// number. Each core takes its own socket with [`on`](Listener::on); the kernel spreads the
 /// connections over the cores that have.
+///
+/// Or made by [`Runtime::adopt`](crate::Runtime::adopt): then there is one socket for all cores,
+/// and the first of them that is idle gets a connection.
 ///
 /// # Shutdown
 ///
@@ -43,13 +48,69 @@ pub struct Listener {
 struct Group {
     /// Where they are bound.
     address: SocketAddr,
-    /// Those no core has taken. The first one listens already.
-    sockets: Mutex<Vec<OwnedFd>>,
+    /// What cores take theirs from.
+    sockets: Mutex<Sockets>,
     /// Which cores have taken one, and the record's place there.
     taken: Mutex<Vec<(usize, ListenerId)>>,
 }
 
+/// Where a core's socket comes from.
+#[derive(Debug)]
+enum Sockets {
+    /// Those no core has taken. The first one listens already.
+    Own(Vec<OwnedFd>),
+    /// One that came from outside.
+    Adopted {
+        /// It, until a core has taken it: held here any longer it would listen on behind the
+        /// backs of the cores, the last of which closes it.
+        fresh: Option<Arc<Adopted>>,
+        /// It, for as long as some core has it.
+        taken: Weak<Adopted>,
+    },
+}
+
+impl Sockets {
+    /// A socket for a core, which listens; none when all cores have let go of the one there was.
+    fn take(&mut self, address: SocketAddr) -> io::Result<Option<Source>> {
+        match self {
+            Sockets::Own(sockets) => {
+                // The first one listens already: whoever comes first takes it over with its backlog.
+                let socket = sockets.pop().map_or_else(|| further(address), Ok)?;
+                Ok(Some(Source::Own(listening(socket)?)))
+            }
+            Sockets::Adopted { fresh, taken } => {
+                let adopted = fresh.take().or_else(|| taken.upgrade());
+                Ok(adopted.map(Source::Shared))
+            }
+        }
+    }
+}
+
 impl Listener {
+    /// Takes over a socket that was made elsewhere and listens already.
+    pub(crate) fn adopt(socket: std::net::TcpListener) -> Result<Listener, Error> {
+        let address = fit_for_adoption(&socket)?;
+        let socket = Arc::new(Adopted::new(socket.into()));
+        let sockets = Sockets::Adopted {
+            taken: Arc::downgrade(&socket),
+            fresh: Some(socket),
+        };
+        Ok(Listener::of(address, sockets))
+    }
+
+    /// The group of `sockets`, none of which is taken.
+    fn of(address: SocketAddr, sockets: Sockets) -> Listener {
+        let group = Group {
+            address,
+            sockets: Mutex::new(sockets),
+            taken: Mutex::new(Vec::new()),
+        };
+        Listener {
+            group: Arc::new(group),
+            policy: DrainPolicy::default(),
+        }
+    }
+
     /// Binds `count` sockets to the first of `address`'s addresses that can be had.
     pub(crate) fn bind(address: impl ToSocketAddrs, count: usize) -> Result<Listener, Error> {
         let candidates = address.to_socket_addrs().map_err(|error| {
@@ -64,15 +125,7 @@ impl Listener {
         for candidate in candidates {
             match bind_all(candidate, count) {
                 Ok((address, sockets)) => {
-                    let group = Group {
-                        address,
-                        sockets: Mutex::new(sockets),
-                        taken: Mutex::new(Vec::new()),
-                    };
-                    return Ok(Listener {
-                        group: Arc::new(group),
-                        policy: DrainPolicy::default(),
-                    });
+                    return Ok(Listener::of(address, Sockets::Own(sockets)));
                 }
                 Err(error) => last = refusal(candidate, error),
             }
@@ -158,16 +211,17 @@ impl Listener {
             // The core has let its socket go: it gets another one.
             taken.retain(|(core, _)| *core != local.index);
         }
-        // The first one listens already: whoever comes first takes it over with its backlog.
-        let socket = lock(&self.group.sockets).pop();
-        let socket = socket.map_or_else(|| further(self.group.address), Ok);
-        let (index, failed) = match socket.and_then(listening) {
-            Ok(socket) => {
+        let source = lock(&self.group.sockets).take(self.group.address);
+        let (index, failed) = match source {
+            Ok(Some(source)) => {
                 let (address, policy) = (self.group.address, self.policy.clone());
-                let name = local.io.borrow_mut().listen(socket, address, policy);
+                let name = local.io.borrow_mut().listen(source, address, policy);
                 taken.push((local.index, name));
                 (name.index, None)
             }
+            // The others have drained it before this core was up: nothing is left to accept.
+            Ok(None) if drains(&local) => (NO_RECORD, None),
+            Ok(None) => (NO_RECORD, Some(Failed::Errno(libc::EBADF))),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
                 (NO_RECORD, Some(Failed::Errno(errno)))
@@ -180,6 +234,14 @@ impl Listener {
             failed,
         }
     }
+}
+
+/// Whether the stop has reached the listeners.
+fn drains(local: &Local) -> bool {
+    !matches!(
+        local.shared.orders.read().phase(),
+        Phase::Running | Phase::Notice
+    )
 }
 
 /// The place of a listener that has no record.
@@ -206,8 +268,28 @@ impl Failed {
 
 /// Makes a bound socket listen; again is no error.
 fn listening(socket: OwnedFd) -> io::Result<OwnedFd> {
-    socket2::SockRef::from(&socket).listen(LISTEN_BACKLOG)?;
+    SockRef::from(&socket).listen(LISTEN_BACKLOG)?;
     Ok(socket)
+}
+
+/// Makes sure that a socket from outside is one to accept from, and where it listens.
+fn fit_for_adoption(socket: &std::net::TcpListener) -> Result<SocketAddr, Error> {
+    let adopted = SockRef::from(socket);
+    let listens = adopted.is_listener().unwrap_or(false);
+    let address = match socket.local_addr() {
+        Ok(address) if listens && adopted.r#type().ok() == Some(Type::STREAM) => address,
+        _ => {
+            return Err(Error::new(
+                ErrorKind::Bind,
+                "the socket to adopt is no TCP socket that listens: call listen on it first, and \
+                 make sure that the descriptor's number is the right one",
+            ));
+        }
+    };
+    // What came by exec has it off; a child that inherited the socket would keep it listening. It
+    // fails only on a descriptor that is none.
+    let _set = adopted.set_cloexec(true);
+    Ok(address)
 }
 
 /// Binds `count` sockets to one address; the last of the result is the one that listens.

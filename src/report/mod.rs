@@ -40,8 +40,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 pub use per_core::{
-    Buffers, Bytes, Connections, CoreOutcome, CoreReport, Gate, Letters, ListenerReport, Ops,
-    PolicyReport, Requests, Straggler, Stuck, Tasks, Timers, Turns,
+    Buffers, Bytes, Connections, CoreOutcome, CoreReport, Gate, Letters, ListenerReport, NoGate,
+    Ops, PolicyReport, Requests, Straggler, Stuck, Tasks, Timers, Turns,
 };
 pub use verdict::Verdict;
 pub(crate) use verdict::verdict_of;

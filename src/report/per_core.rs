@@ -144,6 +144,8 @@ pub struct ListenerReport {
     pub addr: String,
     /// How new handshakes were held off while the backlog was drained.
     pub gate: Gate,
+    /// Why there was no gate; `None` where there was one.
+    pub no_gate: Option<NoGate>,
     /// How long the accept ran on for handshakes that were under way.
     pub window_ms: f64,
     /// Connections taken from the backlog after the gate was closed.
@@ -188,6 +190,28 @@ impl Gate {
             Gate::None => "no gate",
             Gate::Bpf => "bpf gate",
             Gate::MinTtl => "min-ttl gate",
+        }
+    }
+}
+
+/// Why a listener that was drained had no gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NoGate {
+    /// Others may hold the socket too, and a gate would turn their clients
+    /// away.
+    Shared,
+    /// The kernel refused every kind of gate.
+    Refused,
+}
+
+impl NoGate {
+    /// The words that `Display` uses.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            NoGate::Shared => "no gate (shared)",
+            NoGate::Refused => "no gate (refused)",
         }
     }
 }

@@ -15,8 +15,8 @@ use super::page::{Page, ROWS};
 use super::reasons::{headline, sum};
 use super::words::{columns, duration, exact, fit, fit_end, left, plural, right};
 use super::{
-    CoreOutcome, CoreReport, HookOutcome, HookReport, PolicyReport, Report, Straggler, Verdict,
-    table, timeline,
+    CoreOutcome, CoreReport, HookOutcome, HookReport, NoGate, PolicyReport, Report, Straggler,
+    Verdict, table, timeline,
 };
 
 impl fmt::Display for Report {
@@ -151,7 +151,10 @@ impl Page {
     fn listeners(&mut self, cores: &[CoreReport]) {
         let mut by_address: Vec<(String, f64, u128)> = Vec::new();
         for listener in cores.iter().flat_map(|core| &core.listeners) {
-            let mut key = format!("{} {}", fit_end(&listener.addr, 46), listener.gate.words());
+            let gate = listener
+                .no_gate
+                .map_or(listener.gate.words(), NoGate::words);
+            let mut key = format!("{} {gate}", fit_end(&listener.addr, 41));
             if let Some(policy) = &listener.policy {
                 key.push_str(&policy_words(policy));
             }

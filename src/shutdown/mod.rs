@@ -74,6 +74,21 @@
 //! [`Interval`](crate::time::Interval) from Draining on: the end of a drain is no error. A
 //! [`sleep`](crate::time::sleep) that a destructor polls in Closing is ready at once.
 //!
+//! # Handshakes under way
+//!
+//! A client is connected when the kernel has answered it, before any program has accepted it; and
+//! with a round trip of 10 ms and 2,000 connects a second, some twenty are at that point at any
+//! moment. To close the listener is to reset them. So its *gate* is let down first: no handshake
+//! begins any more, and those under way have a window of three round trips, the longest that were
+//! seen, to be completed and accepted. Only then is the socket closed. A client that comes in the
+//! meantime hears nothing, asks again after a second, and is refused.
+//!
+//! The gate is a packet filter where the process may attach one (CAP_NET_ADMIN), else a minimum
+//! for the hop count, which needs no privilege and costs a client that connects during the window
+//! 200 ms. A listener that came by [`Runtime::adopt`](crate::Runtime::adopt) has none, for its
+//! socket may be somebody else's, too. The report says which it was, for how long, and how many
+//! connections came out of the backlog.
+//!
 //! # Each listener its own way
 //!
 //! A [`DrainPolicy`](crate::net::DrainPolicy) says otherwise for the connections of one listener.

@@ -19,6 +19,7 @@ mod server;
 mod sys;
 mod wire;
 
+mod adopted;
 mod after_cut;
 mod clients;
 mod closing;
@@ -80,6 +81,7 @@ fn play(role: &str) -> ExitCode {
         "upload" => client::upload,
         "echo" => server::echo,
         "framed" => server::framed,
+        "adopted" => adopted::adopted,
         "accepts_and_sleeps" => loss::accepts_and_sleeps,
         "after_cut" => after_cut::after_cut,
         "answers_once" => delivery::answers_once,
@@ -135,6 +137,7 @@ fn play(role: &str) -> ExitCode {
 
 fn trials() -> Vec<Trial> {
     let modules = [
+        adopted::promises,
         after_cut::promises,
         clients::promises,
         closing::promises,

@@ -222,9 +222,12 @@ impl Dice {
     }
 
     fn listener(&mut self) -> ListenerReport {
+        let gate = [Gate::None, Gate::Bpf, Gate::MinTtl][self.below(3) as usize];
+        let why = [NoGate::Shared, NoGate::Refused][self.below(2) as usize];
         ListenerReport {
             addr: self.name(),
-            gate: [Gate::None, Gate::Bpf, Gate::MinTtl][self.below(3) as usize],
+            gate,
+            no_gate: (gate == Gate::None).then_some(why),
             window_ms: self.time(),
             drained: self.number(),
             policy: (self.below(2) == 0).then(|| self.policy()),

@@ -74,7 +74,10 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
         "spawned, completed, cancelled, panicked, dropped, rejected, background_dropped",
     );
     check("/timers", "fired, cancelled");
-    check("/listeners/0", "addr, gate, window_ms, drained, policy");
+    check(
+        "/listeners/0",
+        "addr, gate, no_gate, window_ms, drained, policy",
+    );
     check(
         "/listeners/0/policy",
         "cut, idle_grace_ms, spread_ms, linger_ms",
@@ -111,6 +114,8 @@ fn words_in_json_are_in_snake_case() {
     check_word(Gate::None, "none");
     check_word(Gate::Bpf, "bpf");
     check_word(Gate::MinTtl, "min_ttl");
+    check_word(NoGate::Shared, "shared");
+    check_word(NoGate::Refused, "refused");
 }
 
 #[test]

@@ -68,6 +68,7 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
     core.listeners = vec![ListenerReport {
         addr: "0.0.0.0:8080".to_owned(),
         gate: Gate::Bpf,
+        no_gate: None,
         window_ms: 200.0,
         drained: 14 - 3 * n,
         policy: Some(PolicyReport {

@@ -11,6 +11,7 @@ mod framed;
 mod peer;
 
 use std::io::{self, BufRead, Write};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,6 +21,7 @@ use evenfall::net::{Listener, TcpListener};
 use evenfall::time::sleep;
 use evenfall::{Core, Cores, Handle, Phase, Report, Runtime, Shutdown, spawn_background};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 
 use crate::args::Args;
 use crate::process::say;
@@ -43,6 +45,8 @@ pub(crate) struct Setup {
     early_thread: bool,
     /// `tell=true`: says `draining` when that phase has begun.
     tell: bool,
+    /// `adopt=true`: the socket is made outside of the runtime.
+    adopt: bool,
 }
 
 impl Setup {
@@ -74,6 +78,7 @@ impl Setup {
             shutdown,
             early_thread: args.number("early_thread", false),
             tell: args.number("tell", false),
+            adopt: args.number("adopt", false),
         }
     }
 
@@ -108,7 +113,10 @@ where
         .cores(Cores::Count(setup.cores))
         .shutdown(setup.shutdown)
         .build()?;
-    let listener = runtime.bind(setup.address.as_str())?;
+    let listener = match setup.adopt {
+        true => runtime.adopt(made_outside(&setup.address).expect("the address can be had"))?,
+        false => runtime.bind(setup.address.as_str())?,
+    };
     let commands = early.unwrap_or_else(Commands::start);
     commands.obey_with(runtime.handle());
     let cores_down = Arc::new(AtomicUsize::new(setup.cores));
@@ -125,6 +133,15 @@ where
             begun.await
         }
     })
+}
+
+/// A listening socket as another program would hand it down.
+fn made_outside(address: &str) -> io::Result<std::net::TcpListener> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.bind(&address.into())?;
+    socket.listen(4096)?;
+    Ok(socket.into())
 }
 
 /// Housekeeping as far as the stop is concerned: it is not waited for.
