@@ -25,6 +25,7 @@ mod clients;
 mod closing;
 mod dead_man;
 mod deadline;
+mod delay;
 mod delivery;
 mod example;
 mod failure;
@@ -40,6 +41,7 @@ mod netty;
 mod network;
 mod outgoing;
 mod overdue;
+mod path;
 mod phases;
 mod pid_one;
 mod policy;
@@ -59,6 +61,7 @@ mod tidy;
 mod too_late;
 mod traffic;
 mod user_code;
+mod vanished;
 
 use std::process::ExitCode;
 
@@ -84,11 +87,14 @@ fn play(role: &str) -> ExitCode {
         "adopted" => adopted::adopted,
         "accepts_and_sleeps" => loss::accepts_and_sleeps,
         "after_cut" => after_cut::after_cut,
+        "answers_and_closes" => delay::answers_and_closes,
         "answers_once" => delivery::answers_once,
         "closing" => closing::closing,
         "crowded" => idle::crowded,
+        "delayed" => delay::delayed,
         "drops_recvs" => loss::drops_recvs,
         "fails" => failure::fails,
+        "forwarder" => path::forwarder,
         "gated" => gate::gated,
         "hangs" => deadline::hangs,
         "hooks" => hooks::hooks,
@@ -129,6 +135,7 @@ fn play(role: &str) -> ExitCode {
         "too_late" => too_late::too_late,
         "two" => rounds::two,
         "user_code" => user_code::user_code,
+        "vanished" => vanished::vanished,
         "wedged" => dead_man::wedged,
         _ => panic!("nobody plays {role}"),
     };
@@ -143,6 +150,7 @@ fn trials() -> Vec<Trial> {
         closing::promises,
         dead_man::promises,
         deadline::promises,
+        delay::promises,
         delivery::promises,
         example::promises,
         failure::promises,
@@ -177,6 +185,7 @@ fn trials() -> Vec<Trial> {
         too_late::promises,
         traffic::promises,
         user_code::promises,
+        vanished::promises,
     ];
     modules.iter().flat_map(|promises| promises()).collect()
 }

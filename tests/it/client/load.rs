@@ -135,10 +135,14 @@ impl Load {
     }
 
     fn not_connected(&mut self, error: &io::Error) {
-        if error.kind() == io::ErrorKind::ConnectionRefused {
-            self.tally.refused += 1;
-        } else {
-            self.tally.error("connect", error);
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => self.tally.refused += 1,
+            // It was connected, and was reset before we looked.
+            io::ErrorKind::ConnectionReset => {
+                self.tally.established += 1;
+                self.tally.reset += 1;
+            }
+            _ => self.tally.error("connect", error),
         }
     }
 
@@ -286,6 +290,7 @@ impl Load {
                 "mark" => self.mark(),
                 "read" => self.begin_reading(),
                 "stop" => self.stop(),
+                "give_up" => self.give_up(),
                 other => panic!("what is {other:?}?"),
             }
         }
@@ -312,6 +317,13 @@ impl Load {
             peer.done_asking = true;
         }
         self.advance_all();
+    }
+
+    /// Waits no longer for handshakes that have not been answered.
+    fn give_up(&mut self) {
+        let before = self.peers.len();
+        self.peers.retain(|_, peer| peer.open);
+        self.tally.gave_up += (before - self.peers.len()) as u64;
     }
 
     fn advance_all(&mut self) {

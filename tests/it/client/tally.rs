@@ -16,6 +16,8 @@ pub(crate) struct Tally {
     pub(crate) established: u64,
     /// Connects that were refused.
     pub(crate) refused: u64,
+    /// Connects that had no answer when the load was told `give_up`.
+    pub(crate) gave_up: u64,
     /// Requests whose first byte was handed to the kernel.
     pub(crate) requests: u64,
     /// Answers that came whole.
@@ -62,6 +64,7 @@ impl Tally {
             "attempted": self.attempted,
             "established": self.established,
             "refused": self.refused,
+            "gave_up": self.gave_up,
             "requests": self.requests,
             "answered": self.answered,
             "torn": self.torn,

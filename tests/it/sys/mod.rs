@@ -1,6 +1,9 @@
 //! The system calls that tests need and the standard library has not.
 
 mod epoll;
+mod frames;
+pub(crate) mod link;
+mod namespace;
 mod sandbox;
 mod signals;
 mod wedge;
@@ -10,6 +13,8 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 pub(crate) use epoll::{Epoll, READ, WRITE};
+pub(crate) use frames::Wire;
+pub(crate) use namespace::Namespace;
 pub(crate) use sandbox::{
     drop_capabilities, enter_namespaces, make_next_child_pid_one, refuse_io_uring,
 };
@@ -36,6 +41,14 @@ pub(crate) fn die_with_parent() -> io::Result<()> {
     checked(result).map(drop)
 }
 
+/// Asks that this process and its children get a processor before others do,
+/// or, with 0, as others do. Only the privileged may ask the first.
+pub(crate) fn set_niceness(niceness: i32) -> io::Result<()> {
+    // SAFETY: setpriority takes three numbers and touches no memory.
+    let result = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, niceness) };
+    checked(result).map(drop)
+}
+
 /// Sends `signal` to a process that the caller has not reaped yet.
 pub(crate) fn kill(pid: u32, signal: i32) -> io::Result<()> {
     // SAFETY: kill touches no memory of this process.
@@ -52,6 +65,29 @@ pub(crate) fn wait_for_exit(pid: u32, within: Duration) -> io::Result<bool> {
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     wait_readable(fd.as_raw_fd(), within)
+}
+
+/// Waits until one of `fds` is readable, at most for `within`; which ones are.
+pub(crate) fn wait_for_any<const N: usize>(
+    fds: &[RawFd; N],
+    within: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    let mut polls = fds.map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
+    let within = within.map(|within| libc::timespec {
+        tv_sec: within.as_secs() as libc::time_t,
+        tv_nsec: within.subsec_nanos().into(),
+    });
+    let within = within.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    let count = N as libc::nfds_t;
+    // SAFETY: `polls` has as many entries as the call is told, `within` is
+    // null or a live timespec, and a null mask leaves the signals as they are.
+    let result = unsafe { libc::ppoll(polls.as_mut_ptr(), count, within, std::ptr::null()) };
+    checked(result)?;
+    Ok(polls.map(|poll| poll.revents != 0))
 }
 
 /// Waits until `fd` is readable.
