@@ -112,9 +112,12 @@ pub(crate) const WINDOW_MIN: Duration = Duration::from_millis(20);
 /// Longest backlog window, three times a round trip of a third of a second.
 pub(crate) const WINDOW_MAX: Duration = Duration::from_secs(1);
 
-/// Shortest window for a first byte behind the hop-count gate, which delays what a
-/// client sent before the accept by 200 ms.
-pub(crate) const WINDOW_TTL_MIN: Duration = Duration::from_millis(300);
+/// What the kernel waits beyond the round trip before it sends something again (TCP_RTO_MIN).
+pub(crate) const RETRANSMISSION: Duration = Duration::from_millis(200);
+
+/// Shortest wait for a first byte behind the hop-count gate, which makes a client send again what
+/// it sent before the accept.
+pub(crate) const FIRST_BYTE_TTL_MIN: Duration = Duration::from_millis(300);
 
 /// A listener that accepted nothing for this long has no handshakes to wait for.
 pub(crate) const HANDSHAKE_RECENT: Duration = Duration::from_secs(1);
@@ -234,8 +237,9 @@ const _: () = {
     assert!(TICK_NS.is_power_of_two());
 
     let window_min = WINDOW_MIN.as_millis();
-    let window_ttl_min = WINDOW_TTL_MIN.as_millis();
-    assert!(window_min <= window_ttl_min && window_ttl_min <= WINDOW_MAX.as_millis());
+    let first_byte_ttl_min = FIRST_BYTE_TTL_MIN.as_millis();
+    assert!(window_min + RETRANSMISSION.as_millis() <= first_byte_ttl_min);
+    assert!(first_byte_ttl_min <= WINDOW_MAX.as_millis());
     // Merging leaves one point a part and the first, and makes room.
     assert!(COURSE_PARTS as usize + 1 < COURSE_POINTS);
     // A stall is found within as much again as it takes, and looked at more than once.
