@@ -20,7 +20,7 @@ use std::time::Duration;
 use super::Io;
 use super::closing::Stage;
 use super::conn::Origin;
-use super::listener::Accept;
+use super::listener::{Accept, Listener};
 use super::listening::Swept;
 use super::spread::Spread;
 use super::tally::End;
@@ -31,6 +31,7 @@ use crate::config::{
     WINDOW_MIN,
 };
 use crate::report::{Gate, NoGate, Straggler};
+use crate::ring::sys::socket;
 
 /// Where in the stop a listener is. See the module's diagram.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -257,16 +258,31 @@ impl Io {
         let recent = listener
             .accepted_ns
             .is_some_and(|at_ns| now_ns.saturating_sub(at_ns) <= ns(HANDSHAKE_RECENT));
-        // Who completes a handshake only to be reset loses nothing by being reset at once.
-        let cuts = listener.policy().is_some_and(|policy| policy.cuts());
-        if recent && !cuts {
-            let window_ns = 3 * listener.handshake_ns;
-            listener.window_ns = window_ns.clamp(ns(WINDOW_MIN), ns(WINDOW_MAX));
+        // A core that had no turn for a second accepted nothing, and yet somebody may be waiting.
+        let waiting = || listener.borrow().and_then(|fd| socket::backlog(fd).ok());
+        if !listener.cuts() && (recent || waiting().is_some_and(|connections| connections > 0)) {
+            listener.open_window(now_ns);
+        } else {
+            listener.drain = Drain::Window { until_ns: now_ns };
         }
-        listener.drain = Drain::Window {
-            until_ns: now_ns + listener.window_ns,
-        };
         (listener.window_ns, listener.gate)
+    }
+
+    /// A connection was accepted while a listener drains. One that looked idle when the drain
+    /// began was not: what was accepted before it was only reaped now. It gets its window.
+    pub(super) fn note_accept_in_drain(&mut self, index: u32) {
+        let now_ns = self.now_ns;
+        let (Some(listener), Some(draining)) =
+            (self.listeners.get_mut(index as usize), &mut self.draining)
+        else {
+            return;
+        };
+        let closing = matches!(listener.drain, Drain::Window { .. }) && listener.window_ns == 0;
+        if closing && !listener.cuts() {
+            listener.open_window(now_ns);
+            let wait_ns = first_byte_wait_ns(listener.window_ns, listener.gate);
+            draining.late_first_byte_ns = draining.late_first_byte_ns.max(wait_ns);
+        }
     }
 
     /// Takes the listener's next step, if it is due.
@@ -371,6 +387,23 @@ impl Io {
                 drop(listener.fd.take());
             }
         }
+    }
+}
+
+impl Listener {
+    /// Whether its connections are reset by the drain. Who completes a handshake only to be reset
+    /// loses nothing by being reset at once: there is no window.
+    fn cuts(&self) -> bool {
+        self.policy().is_some_and(|policy| policy.cuts())
+    }
+
+    /// Gives the handshakes under way their time, from `now_ns` on.
+    fn open_window(&mut self, now_ns: u64) {
+        let window_ns = 3 * self.handshake_ns;
+        self.window_ns = window_ns.clamp(ns(WINDOW_MIN), ns(WINDOW_MAX));
+        self.drain = Drain::Window {
+            until_ns: now_ns + self.window_ns,
+        };
     }
 }
 

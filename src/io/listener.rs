@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
@@ -99,6 +99,11 @@ impl Listener {
     /// What a stop does to its connections, where it is not the default.
     pub(crate) fn policy(&self) -> Option<&DrainPolicy> {
         self.policy.as_deref()
+    }
+
+    /// The descriptor, while it is open.
+    pub(super) fn borrow(&self) -> Option<BorrowedFd<'_>> {
+        self.fd.as_ref().map(AsFd::as_fd)
     }
 }
 
@@ -318,6 +323,9 @@ impl Io {
         }
         let orphaned = listener.handles == 0;
         let policy = listener.policy.clone();
+        if draining {
+            self.note_accept_in_drain(index);
+        }
         let conn = self.adopt(fd, Origin::Accepted);
         if let Some(record) = self.conn(conn) {
             record.policy = policy;

@@ -33,6 +33,7 @@ promises![
     an_adopted_listener_has_no_gate_and_that_is_seen,
     the_window_is_three_round_trips,
     a_listener_that_accepted_nothing_of_late_has_no_window,
+    a_core_that_had_no_turn_of_late_has_its_window_all_the_same,
     descriptors_that_run_out_in_the_window_delay_the_sweep_and_lose_nobody,
     a_backlog_without_descriptors_is_named_and_the_deadline_kept,
 ];
@@ -85,6 +86,10 @@ fn a_listener_that_accepted_nothing_of_late_has_no_window() {
     kept("idle", &["rtt=50"]);
 }
 
+fn a_core_that_had_no_turn_of_late_has_its_window_all_the_same() {
+    kept("blocked", &["rtt=10"]);
+}
+
 fn descriptors_that_run_out_in_the_window_delay_the_sweep_and_lose_nobody() {
     kept("descriptors", &["rtt=10"]);
 }
@@ -123,6 +128,7 @@ pub(crate) fn delayed(mut args: Args) -> ExitCode {
         "stops" => ends.stops(stops),
         "window" => ends.window(),
         "idle" => ends.idle(),
+        "blocked" => ends.blocked(),
         "descriptors" => ends.descriptors(),
         "no_descriptors" => ends.no_descriptors(),
         other => panic!("no case {other}"),
@@ -284,6 +290,26 @@ impl Ends {
         assert!(report.elapsed_ms() < window_ms, "{}", report.elapsed_ms());
     }
 
+    /// One client's request blocks the core for longer than the second that counts as of late,
+    /// and the stop begins while others come.
+    fn blocked(&self) {
+        let (server, address) = self.server(&["cores=1", "blocks=true"]);
+        let blocking = self.load(&address, "connections=1 each=1 delay=1300");
+        // Time is the subject: the core is asleep, and has most of it still before it.
+        std::thread::sleep(Duration::from_millis(400));
+        let words = "connections=20 per_second=500 each=1";
+        let mut load = self.load(&address, words);
+        load.line("open");
+        server.signal(libc::SIGTERM);
+        let report = server.finish().report(0);
+        let count = self.count(load);
+        self.tell(1, &report, &count);
+        report.loses_nothing();
+        Count::of(blocking).ended_well();
+        count.ended_well();
+        self.assert_window(&report);
+    }
+
     /// More clients than descriptors, and more every moment: the backlog is
     /// long when the stop begins, and is emptied as others end.
     fn descriptors(&self) {
@@ -342,25 +368,30 @@ fn drained(report: &Report) -> u64 {
 
 /// A server that answers one request of a connection and closes it. Without
 /// `privileged` it runs as an ordinary user would run it; `fds` limits its
-/// descriptors.
+/// descriptors; with `blocks` what a request says is to be waited is waited in
+/// the way that no handler should.
 pub(crate) fn answers_and_closes(mut args: Args) -> ExitCode {
+    let blocks = args.number("blocks", false);
     if !args.number("privileged", false) {
         sys::drop_capabilities().expect("capabilities can be given up");
     }
     if let Some(most) = args.take("fds") {
         sys::limit_fds(most).expect("a limit may be lowered");
     }
-    let result = host(Setup::only(args), |_core, listener| async move {
-        listener.serve(answer_one).await
+    let result = host(Setup::only(args), move |_core, listener| async move {
+        let handler = move |stream| answer_one(stream, blocks);
+        listener.serve(handler).await
     });
     conclude(result, &json!({}))
 }
 
-async fn answer_one(mut stream: TcpStream) -> io::Result<()> {
+async fn answer_one(mut stream: TcpStream, blocks: bool) -> io::Result<()> {
     if stream.next_request().await? {
         let (request, body) = read_request(&mut stream).await?;
         let delay = Duration::from_millis(request.delay_ms.into());
-        if !delay.is_zero() {
+        if blocks {
+            std::thread::sleep(delay);
+        } else if !delay.is_zero() {
             sleep(delay).await;
         }
         stream.write_all(&request.answer(&body)).await?;

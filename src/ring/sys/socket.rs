@@ -18,6 +18,21 @@ pub(crate) struct Transfer {
 
 /// See [`Transfer`].
 pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
+    let info = tcp_info(fd)?;
+    Ok(Transfer {
+        round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
+        acked: info.tcpi_bytes_acked,
+    })
+}
+
+/// Connections in the backlog of a listening socket that nobody has accepted.
+pub(crate) fn backlog(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    // Of a socket that listens this field says that, and not what its name says (tcp_get_info).
+    tcp_info(fd).map(|info| info.tcpi_unacked)
+}
+
+/// What the kernel knows of a TCP socket.
+fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
     let mut size = size_of::<libc::tcp_info>() as libc::socklen_t;
     // SAFETY: `info` is `size` writable bytes, and the kernel writes at most `size` of them.
@@ -31,11 +46,7 @@ pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
         )
     })?;
     // SAFETY: zeroed at first; every bit pattern of this plain struct of integers is a value.
-    let info = unsafe { info.assume_init() };
-    Ok(Transfer {
-        round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
-        acked: info.tcpi_bytes_acked,
-    })
+    Ok(unsafe { info.assume_init() })
 }
 
 /// Bytes written to the socket that the peer's kernel has not acknowledged, a FIN counted as one.
