@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::args::Args;
 use crate::port::bind_with_reuseaddr_only;
-use crate::process::{Ended, Program, WATCHDOG};
+use crate::process::{Ended, Program, WATCHDOG, say};
 use crate::promise::{heavy, promises};
 use crate::server::{answer_all, conclude};
 use crate::sys;
@@ -22,6 +22,7 @@ promises![
     sigterm_at_every_point_of_the_start_ends_it_well,
     a_signal_between_build_and_run_is_heard_and_the_backlog_answered,
     a_signal_for_a_runtime_that_never_ran_does_what_it_did_before,
+    an_earlier_handler_hears_once_of_a_signal_for_a_runtime_that_never_ran,
     a_core_that_fails_to_start_fails_build_and_leaves_nothing,
 ];
 
@@ -114,6 +115,15 @@ fn a_signal_for_a_runtime_that_never_ran_does_what_it_did_before() {
     }
 }
 
+/// It may be called at the delivery or when the runtime is dropped, but not both times.
+fn an_earlier_handler_hears_once_of_a_signal_for_a_runtime_that_never_ran() {
+    for case in ["case=dropped_handled", "case=dropped_handled_foreign"] {
+        let ended = Program::role("starts", &[case]).finish();
+        ended.exited(0);
+        assert_eq!(ended.said, ["deliveries 1"], "{}", ended.told(case));
+    }
+}
+
 /// Each descriptor that a start needs is refused once, so the second core
 /// fails at every point at which it can, after the first is up.
 fn a_core_that_fails_to_start_fails_build_and_leaves_nothing() {
@@ -140,16 +150,26 @@ pub(crate) fn starts(mut args: Args) -> ExitCode {
         "before_run" => before_run(),
         "dropped" => dropped(),
         "dropped_foreign" => {
-            std::thread::spawn(|| {
-                loop {
-                    std::thread::park();
-                }
-            });
+            foreign_thread();
             dropped()
+        }
+        "dropped_handled" => dropped_handled(),
+        "dropped_handled_foreign" => {
+            foreign_thread();
+            dropped_handled()
         }
         "refused" => refused(),
         _ => panic!("no case {case}"),
     }
+}
+
+/// A thread that has all signals unblocked.
+fn foreign_thread() {
+    std::thread::spawn(|| {
+        loop {
+            std::thread::park();
+        }
+    });
 }
 
 fn one_core() -> evenfall::Builder {
@@ -178,6 +198,20 @@ fn dropped() -> ExitCode {
     drop(runtime);
     // A signal to a foreign thread may take a moment; the test's wait ends it.
     std::thread::sleep(Duration::from_secs(2));
+    ExitCode::SUCCESS
+}
+
+/// As `dropped`, in a process that has a handler of its own.
+fn dropped_handled() -> ExitCode {
+    sys::count_deliveries(libc::SIGTERM).expect("a handler may be set");
+    let runtime = one_core().build().expect("a runtime");
+    sys::kill(std::process::id(), libc::SIGTERM).expect("this process lives");
+    // A foreign thread may take a moment to hear of it; without one nobody does before the drop.
+    wait_for(Duration::from_millis(200));
+    drop(runtime);
+    // Time is the subject: what must not come twice has the time to come.
+    std::thread::sleep(Duration::from_millis(200));
+    say(&format!("deliveries {}", sys::deliveries()));
     ExitCode::SUCCESS
 }
 

@@ -126,10 +126,14 @@ fn read(signals: &[i32]) -> Option<Delivered> {
 }
 
 /// Sends what handlers took of `signals` and nobody has read once more, now that it does what it
-/// did before.
+/// did before. Where that is an earlier handler, the registry has called it at the delivery, and
+/// it must not hear of the same signal twice.
 pub(crate) fn pass_on(signals: &[i32]) {
     while let Some(unread) = read(signals) {
-        send_to_this_process(unread.signal);
+        let default = |place: &Place| place.default_before.load(Ordering::Relaxed);
+        if place(unread.signal).is_some_and(default) {
+            send_to_this_process(unread.signal);
+        }
     }
 }
 
