@@ -21,6 +21,7 @@ promises![
     a_hook_that_fails_panics_or_overruns_is_recorded_and_the_next_runs,
     a_hook_may_do_io_and_spawn,
     a_hook_registered_by_a_hook_runs_next,
+    a_hook_that_leaves_the_process_ends_it_at_once,
 ];
 
 /// Runs the role `hooks` with `words` and gives (name, outcome) of its hooks.
@@ -81,6 +82,24 @@ fn a_hook_registered_by_a_hook_runs_next() {
     assert_eq!(hooks, words(&expected));
 }
 
+/// The exit runs on a core's thread, which the end of a runtime would wait for. The stop's own
+/// time is far longer than the watchdog's.
+fn a_hook_that_leaves_the_process_ends_it_at_once() {
+    for cores in ["cores=1", "cores=2"] {
+        let words = [cores, "hooks=never,exits", "timeout=3600000"];
+        let mut server = Program::role("hooks", &words);
+        server.address();
+        server.signal(libc::SIGTERM);
+        let ended = server.finish();
+        ended.exited(i32::from(LEFT_WITH));
+        let more = |line: &String| line.starts_with("report ") || line == "hook never";
+        assert!(!ended.said.iter().any(more), "{}", ended.told("it went on"));
+    }
+}
+
+/// The code of a hook that leaves the process. No report has it.
+const LEFT_WITH: u8 = 7;
+
 /// An echo server with the hooks that `hooks` lists, by what they do.
 pub(crate) fn hooks(mut args: Args) -> ExitCode {
     let names: String = args.take("hooks").expect("hooks is a list of names");
@@ -112,6 +131,7 @@ async fn run(name: &str, core: evenfall::Core) -> io::Result<()> {
             sleep(Duration::from_secs(30)).await;
             Ok(())
         }
+        "exits" => std::process::exit(i32::from(LEFT_WITH)),
         "connects" => talk_to_a_foreign_server().await,
         "registers" => {
             let late = async || {
