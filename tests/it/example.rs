@@ -1,9 +1,11 @@
-//! The example `echo`: a command line that later measurements rely on.
+//! The examples: `echo`, a command line that later measurements rely on, and
+//! the two that show a stop, which do what they say.
 #![forbid(unsafe_code)]
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 
-use crate::process::{Ended, Program};
+use crate::process::{Ended, Program, WATCHDOG};
 use crate::promise::{Count, load, promises};
 use crate::report::Report;
 
@@ -17,6 +19,8 @@ promises![
     a_core_that_is_not_there_is_one_clear_line,
     a_flag_that_is_not_there_is_one_clear_line,
     budgets_that_do_not_fit_are_one_clear_line,
+    select_stops_itself_when_a_client_says_so,
+    stages_go_by_in_their_order,
 ];
 
 const ANY_PORT: &str = "--addr=127.0.0.1:0";
@@ -24,7 +28,7 @@ const ANY_PORT: &str = "--addr=127.0.0.1:0";
 /// Starts the example with `words`, echoes a little, and stops it.
 #[track_caller]
 fn served(words: &[&str]) -> (Ended, String) {
-    let mut server = Program::echo_example(words);
+    let mut server = Program::example("echo", words);
     let listening = server.line("listening on ");
     let pid = format!("pid {})", server.pid());
     assert!(listening.ends_with(&pid), "{listening}");
@@ -120,7 +124,7 @@ fn a_list_of_cores_is_kept() {
 /// The example ends with code 2 and one line on standard error.
 #[track_caller]
 fn refused(words: &[&str]) -> String {
-    let ended = Program::echo_example(words).finish();
+    let ended = Program::example("echo", words).finish();
     ended.exited(2);
     assert!(ended.said.is_empty(), "{}", ended.told("it said something"));
     let line = ended.stderr.trim_end().to_owned();
@@ -154,4 +158,64 @@ fn a_flag_that_is_not_there_is_one_clear_line() {
 fn budgets_that_do_not_fit_are_one_clear_line() {
     let line = refused(&[ANY_PORT, "--quiet=5s", "--timeout=2s"]);
     assert!(line.contains('5') && line.contains('2'), "{line}");
+}
+
+/// A client of an example, whose address is at the beginning of `listening`.
+#[track_caller]
+fn client(listening: &str) -> TcpStream {
+    let address = listening.split(' ').next().expect("an address comes first");
+    let stream = TcpStream::connect(address).expect("it listens");
+    stream.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    stream
+}
+
+#[track_caller]
+fn answered(client: &mut TcpStream, request: &str, answer: &str) {
+    client.write_all(request.as_bytes()).expect("it reads");
+    let mut read = vec![0; answer.len()];
+    client.read_exact(&mut read).expect("it answers");
+    assert_eq!(String::from_utf8_lossy(&read), answer);
+}
+
+fn select_stops_itself_when_a_client_says_so() {
+    let mut server = Program::example("select", &[]);
+    let listening = server.line("listening on ");
+    let (mut first, mut second) = (client(&listening), client(&listening));
+    answered(&mut second, "good evening\n", "good evening\n");
+    answered(&mut first, "stop\n", "stopping\n");
+    for mut client in [first, second] {
+        assert_eq!(client.read(&mut [0]).expect("an end by FIN"), 0);
+    }
+    let ended = server.finish();
+    ended.exited(0);
+    let clean = ended.said.iter().any(|line| line.starts_with("clean "));
+    assert!(clean, "{}", ended.told("no report"));
+}
+
+fn stages_go_by_in_their_order() {
+    let mut server = Program::example("stages", &[]);
+    let mut client = client(&server.line("listening on "));
+    answered(&mut client, "?", "ready\n");
+    server.signal(libc::SIGTERM);
+    assert_eq!(client.read(&mut [0]).expect("an end by FIN"), 0);
+    let ended = server.finish();
+    ended.exited(0);
+    let phases = ended
+        .said
+        .iter()
+        .filter_map(|it| it.strip_prefix("phase: "));
+    let all = ["notice", "draining", "hooks", "closing", "terminated"];
+    assert!(phases.eq(all), "{}", ended.told("other phases"));
+    // Each waits for those before it: the guard, the cores' hooks, the process's.
+    let place = |words: &str| ended.said.iter().position(|line| line.contains(words));
+    let last = |words: &str| ended.said.iter().rposition(|line| line.contains(words));
+    let places = [
+        place("the compaction is finished"),
+        place("the log is flushed"),
+        last("the log is flushed"),
+        place("the manifest is written"),
+        place("clean "),
+    ];
+    let told = places.iter().all(Option::is_some) && places.is_sorted();
+    assert!(told, "{places:?}: {}", ended.told("another order"));
 }

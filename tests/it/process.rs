@@ -68,14 +68,14 @@ impl Program {
         Program::start(&format!("{role} {}", words.join(" ")), command)
     }
 
-    /// Starts the example `echo` that belongs to this build.
-    pub(crate) fn echo_example(words: &[&str]) -> Program {
+    /// Starts the example of this name that belongs to this build.
+    pub(crate) fn example(name: &str, words: &[&str]) -> Program {
         let this = std::env::current_exe().expect("the test binary knows its path");
         let profile = this.parent().and_then(|deps| deps.parent());
-        let path = profile.expect("…/deps/it").join("examples/echo");
+        let path = profile.expect("…/deps/it").join("examples").join(name);
         let mut command = Command::new(&path);
         command.args(words);
-        Program::start(&format!("example echo {}", words.join(" ")), command)
+        Program::start(&format!("example {name} {}", words.join(" ")), command)
     }
 
     /// Starts `command` with pipes on all three ends.
