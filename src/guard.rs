@@ -83,8 +83,9 @@ impl Guards {
     #[must_use]
     pub(crate) fn close_if_free(&self) -> bool {
         let mut state = lock(&self.state);
-        state.closed = state.held.is_empty();
-        state.closed
+        let free = state.held.is_empty();
+        state.closed |= free;
+        free
     }
 
     /// Takes no further guard, and names those that are held, with the core each was taken on if
