@@ -66,7 +66,8 @@ impl Core {
     /// Registers a hook: something this core does when the stop has drained it, also after a cut.
     ///
     /// Hooks run one after the other, the last registered first; each has `budget`, and all
-    /// together the reserve for hooks ([`Shutdown::hooks_reserve`](crate::Shutdown::hooks_reserve)). An error, a panic and an
+    /// together the reserve for hooks
+    /// ([`Shutdown::hooks_reserve`](crate::Shutdown::hooks_reserve)). An error, a panic and an
     /// overrun are recorded in the report, and the next hook runs.
     ///
     /// # Examples

@@ -116,8 +116,9 @@ impl Runtime {
     ///
     /// All cores accept from this one socket, and the kernel spreads connections over them less
     /// evenly than over sockets of their own: one that has time may take all. When the last core
-    /// has let go of it, it is closed here; a core that takes it later accepts nobody. Whether it blocks is
-    /// as you like: it is left as it is, but for the moment in which a stop empties the backlog.
+    /// has let go of it, it is closed here; a core that takes it later accepts nobody. Whether it
+    /// blocks is as you like: it is left as it is, but for the moment in which a stop empties the
+    /// backlog.
     ///
     /// # Examples
     ///
@@ -166,11 +167,12 @@ impl Runtime {
     ///
     /// # Shutdown
     ///
-    /// This thread is the coordinator. It returns when every core has ended, by the hard deadline
-    /// at the latest; a core that hangs in user code is not waited for ([`Shutdown::stuck_after`]),
-    /// and its thread is left behind. Should this thread itself hang (in a signal handler, say), a
-    /// timer ends the process with exit code 82 a quarter of a second after the hard deadline. A signal that came before is heard: the mains are started and stopped, so
-    /// that clients in the backlog are answered. The third signal leaves the process
+    /// This thread is the coordinator. It returns when every core has ended, within 50 ms of the
+    /// hard deadline at the latest; a core that hangs in user code is not waited for
+    /// ([`Shutdown::stuck_after`]), and its thread is left behind. Should this thread itself hang
+    /// (in a signal handler, say), a timer ends the process with exit code 82 a quarter of a second
+    /// after the hard deadline. A signal that came before is heard: the mains are started and
+    /// stopped, so that clients in the backlog are answered. The third signal leaves the process
     /// ([`Shutdown`]).
     #[track_caller]
     pub fn run<F, Fut>(mut self, main: F) -> Result<Report>

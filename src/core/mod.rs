@@ -5,9 +5,9 @@
 //!    ▲                                                                                     │
 //!    └─────────────────────────────────────────────────────────────────────────────────────┘
 //! ```
-//! Time is read once, and at the end again while a stop counts its turns. The stop's orders come first, then letters, then what the kernel has done,
-//! then what that made ready, up to a budget. Sends of a turn leave together in the one system
-//! call that also waits, unless a task is ready.
+//! Time is read once, and at the end again while a stop counts its turns. The stop's orders come
+//! first, then letters, then what the kernel has done, then what that made ready, up to a budget.
+//! Sends of a turn leave together in the one system call that also waits, unless a task is ready.
 
 #![forbid(unsafe_code)]
 

@@ -64,8 +64,9 @@ pub(crate) fn closed() -> io::Error {
 /// A connection or a listener that was asked for too late: the stop takes nothing new any more.
 ///
 /// It stands inside the [`io::Error`] that [`TcpStream::connect`](crate::net::TcpStream::connect)
-/// and [`TcpListener::accept`](crate::net::TcpListener::accept) return ([`io::Error::get_ref`]),
-/// and is the source of the error of [`TcpListener::bind`](crate::net::TcpListener::bind).
+/// and [`TcpListener::accept`](crate::net::TcpListener::accept) return ([`io::Error::get_ref`]).
+/// The error of [`TcpListener::bind`](crate::net::TcpListener::bind) has such an [`io::Error`] as
+/// its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLate {
     /// What is not done any more, and the remedy.

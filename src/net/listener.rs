@@ -171,8 +171,9 @@ impl Listener {
     /// # Shutdown
     ///
     /// Taken while Draining is under way it drains like the others: what is in its backlog is given
-    /// out. Once the drain is over it is too late, and `accept` says so
-    /// ([`TooLate`]).
+    /// out. Once the drain is over it is too late, and `accept` says so ([`TooLate`]). After a cut
+    /// it is not, until Closing: a main future that is on its way here then is no failure, and finds
+    /// its listener drained.
     ///
     /// # Panics
     ///

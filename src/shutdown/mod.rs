@@ -45,6 +45,7 @@
 //! | [`close_reserve`](Shutdown::close_reserve) | a tenth, 50 to 500 ms | kept back for Closing |
 //! | [`idle_grace`](Shutdown::idle_grace) | 1 s | see above |
 //! | [`linger`](Shutdown::linger) | 2 s | a peer that acknowledges nothing for so long is reset |
+//! | [`stuck_after`](Shutdown::stuck_after) | 1 s | a core with a turn of that length hangs, see below |
 //!
 //! A phase that ends early leaves its time to the next; none can eat the reserve of a later one.
 //!
@@ -80,8 +81,10 @@
 //! with a round trip of 10 ms and 2,000 connects a second, some twenty are at that point at any
 //! moment. To close the listener is to reset them. So its *gate* is let down first: no handshake
 //! begins any more, and those under way have a window of three round trips, the longest that were
-//! seen, to be completed and accepted. Only then is the socket closed. A client that comes in the
-//! meantime hears nothing, asks again after a second, and is refused.
+//! seen, to be completed and accepted: 20 ms at least, and a second at most. Only then is the socket
+//! closed. A client that comes in the meantime hears nothing, asks again after a second, and is
+//! refused. A listener that accepted nobody in the last second, and has nobody in its backlog, has
+//! no window.
 //!
 //! The gate is a packet filter where the process may attach one (CAP_NET_ADMIN), else a minimum
 //! for the hop count, which needs no privilege and costs a client that connects during the window
@@ -161,8 +164,8 @@
 //!   when they are done, by the hard deadline at the latest: asking a core for its last words, making
 //!   the report and joining the threads may take it a heartbeat of 50 ms more.
 //! - From Draining on its listeners are ended in its place: who waits in a backlog is accepted and
-//!   closed, who comes is refused. Connections that it has accepted stay as they are, until the
-//!   process ends.
+//!   closed, who comes is refused. One that was adopted is left alone, for others may be serving
+//!   it. Connections that it has accepted stay as they are, until the process ends.
 //! - If it comes back in time it belongs to the others again, and does what was ordered meanwhile.
 //!   If they have left Draining without it, what it still had is named in the report.
 //! - If it does not come back, the report says which task it runs, where that was spawned, since

@@ -18,8 +18,9 @@
 //!
 //! To read, from the bottom: `state` (the word that threads share), `raw` (one task in memory),
 //! `waker` (what it hands out), `queue` (the lists), `local` (a task's life on its core), `join`
-//! (what the user holds), `pulse` (what other threads may know of what runs). They know each other in a circle: a queue is made of tasks, a task hands
-//! out wakers, and a wake leads back to the queue.
+//! (what the user holds), `pulse` (what other threads may know of what runs). They know each other
+//! in a circle: a queue is made of tasks, a task hands out wakers, and a wake leads back to the
+//! queue.
 //!
 //! *Invariants.* No future and no output is touched on another thread. No user code runs while
 //! anything here is borrowed. No queue allocates. No panic of a task, of its destructors or of

@@ -104,8 +104,8 @@ fn submitter() {
     assert!(count.taken > STOPS, "they hardly raced: {count:?}");
 }
 
-/// Enough letters that the core always has some before it. Without a limit the race would be one for memory, for a submitter is faster
-/// than the core.
+/// Enough letters that the core always has some before it. Without a limit the race would be one
+/// for memory, for a submitter is faster than the core.
 const AHEAD: usize = 200;
 
 /// Submits tasks that count themselves, until one is refused.
