@@ -79,10 +79,18 @@ impl Report {
         count("accepted_total") - count("accepted") - count("at_start")
     }
 
-    /// What came in is equal to all the ways to end, on each core.
+    /// What came in is equal to all the ways to end: on each core, and for
+    /// letters over all cores together.
     #[track_caller]
     pub(crate) fn adds_up(&self) {
-        for core in self.cores().iter().filter(|c| c["outcome"] != "stuck") {
+        let is_stuck = |core: &&Value| core["outcome"] == "stuck";
+        if !self.cores().iter().any(|core| is_stuck(&core)) {
+            let foreign = self.json["foreign_letters"].as_u64().expect("a count");
+            let sent = self.sum("letters", "sent") + foreign;
+            let ended = self.sum("letters", "handled") + self.sum("letters", "returned");
+            assert_eq!(sent, ended, "letters: {}", self.json);
+        }
+        for core in self.cores().iter().filter(|core| !is_stuck(core)) {
             equal(
                 core,
                 "connections",
