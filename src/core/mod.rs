@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod hooks;
+pub(crate) mod quiet;
 mod report;
 mod stop;
 mod turns;

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::hooks;
+use super::quiet::Quiet;
 use super::report::{self, Facts};
 use super::turns::Turns;
 use crate::clock::ns;
@@ -42,8 +43,8 @@ pub(crate) struct CoreStop {
     stage: Stage,
     /// Why the main future failed, if it did.
     main_error: Option<String>,
-    /// Since when nothing was left to wait for (ns), while that is so.
-    quiescent_since_ns: Option<u64>,
+    /// Since when it is quiet. Looked at in Draining only.
+    quiet: Quiet,
     /// Whether the cut was carried out.
     cut_done: bool,
     /// The task that runs the hooks.
@@ -97,7 +98,7 @@ impl CoreStop {
             deadlines: Deadlines::default(),
             stage: Stage::Running,
             main_error: None,
-            quiescent_since_ns: None,
+            quiet: Quiet::default(),
             cut_done: false,
             hooks: None,
             leaked: 0,
@@ -285,13 +286,11 @@ impl CoreStop {
             && local.station().mailbox.is_empty()
     }
 
-    /// When this core will have been quiescent, without a break and without activity, for the
-    /// quiet period (ns); `None` while something is left to wait for.
+    /// When this core will have been quiet for long enough (ns); `None` while something is left
+    /// to wait for.
     fn quiet_at_ns(&self, activity_ns: u64) -> Option<u64> {
-        let since_ns = self.quiescent_since_ns?;
-        // From the trigger at the earliest, but with no quiet asked for it is reached at once.
-        let since_ns = since_ns.max(activity_ns).max(self.deadlines.start);
-        Some(since_ns.saturating_add(self.deadlines.quiet))
+        let Deadlines { start, quiet, .. } = self.deadlines;
+        self.quiet.at_ns(activity_ns, start, quiet)
     }
 
     /// Tells the coordinator when quiet is reached, and takes it back when it is broken.
@@ -300,11 +299,7 @@ impl CoreStop {
             let io = local.io.borrow();
             (io.now_ns, io.activity_ns)
         };
-        if CoreStop::is_quiescent(local) {
-            self.quiescent_since_ns.get_or_insert(now_ns);
-        } else {
-            self.quiescent_since_ns = None;
-        }
+        self.quiet.look(now_ns, CoreStop::is_quiescent(local));
         let quiet = self
             .quiet_at_ns(activity_ns)
             .is_some_and(|at_ns| now_ns >= at_ns);
