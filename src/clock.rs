@@ -7,11 +7,17 @@
 
 use std::time::{Duration, Instant};
 
+#[cfg(test)]
+use crate::sync::atomic::{AtomicU64, Ordering};
+
 /// The runtime's zero. Copies of one clock agree with each other on every thread.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
     /// What nanosecond 0 was.
     epoch: Instant,
+    /// Says the time instead, where a test's time is not the machine's.
+    #[cfg(test)]
+    script: Option<&'static AtomicU64>,
 }
 
 impl Clock {
@@ -19,11 +25,26 @@ impl Clock {
     pub(crate) fn start() -> Clock {
         Clock {
             epoch: Instant::now(),
+            #[cfg(test)]
+            script: None,
+        }
+    }
+
+    /// A clock that stands where `now_ns` says, and moves when that does.
+    #[cfg(test)]
+    pub(crate) fn scripted(now_ns: &'static AtomicU64) -> Clock {
+        Clock {
+            script: Some(now_ns),
+            ..Clock::start()
         }
     }
 
     /// Nanoseconds since the start.
     pub(crate) fn now_ns(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(now_ns) = self.script {
+            return now_ns.load(Ordering::Relaxed);
+        }
         ns(self.epoch.elapsed())
     }
 

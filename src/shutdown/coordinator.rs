@@ -428,30 +428,33 @@ impl Coordinator {
     /// Sleeps until something is to be heard or the machine wants a tick.
     fn wait(&mut self) {
         let now_ns = self.shared.clock.now_ns();
-        let running = self.machine.phase() == Phase::Running;
-        // An idle process does not wake, unless it was asked to watch its cores.
-        let heartbeat = match &self.stalls {
-            _ if !running => Some(HEARTBEAT),
-            stalls => stalls.as_ref().map(StallWatch::period),
-        };
-        let tick = self
-            .machine
-            .next_wake()
+        let limit = self
+            .wake_ns(now_ns)
             .map(|at_ns| Duration::from_nanos(at_ns.saturating_sub(now_ns)));
         let mut polled = vec![self.shared.bell.as_fd()];
         if let Some(signals) = &self.signals {
             polled.extend(signals.polled());
         }
-        let guards = self
-            .guards_quiet_at_ns()
-            .filter(|at_ns| *at_ns > now_ns && self.machine.phase() == Phase::Draining)
-            .map(|at_ns| Duration::from_nanos(at_ns - now_ns));
-        let limit = heartbeat.into_iter().chain(tick).chain(guards).min();
         if wait_readable(&polled, limit).is_err() {
             // ENOMEM, at the worst: the next round tries again, and must not spin.
             std::thread::sleep(HEARTBEAT);
         }
         self.shared.bell.clear();
+    }
+
+    /// When it looks again although nothing rings (ns); `None` if it does not.
+    fn wake_ns(&self, now_ns: u64) -> Option<u64> {
+        // An idle process does not wake, unless it was asked to watch its cores.
+        let heartbeat = match &self.stalls {
+            _ if self.machine.phase() != Phase::Running => Some(HEARTBEAT),
+            stalls => stalls.as_ref().map(StallWatch::period),
+        };
+        let heartbeat = heartbeat.map(|period| now_ns.saturating_add(ns(period)));
+        let guards = self
+            .guards_quiet_at_ns()
+            .filter(|at_ns| *at_ns > now_ns && self.machine.phase() == Phase::Draining);
+        let tick = self.machine.next_wake();
+        heartbeat.into_iter().chain(tick).chain(guards).min()
     }
 }
 
@@ -465,3 +468,6 @@ fn tell_service_manager() {
     // Nobody to tell, or nobody who listens: the stop goes on either way.
     let _nobody = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
 }
+
+#[cfg(test)]
+mod tests;
