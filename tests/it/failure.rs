@@ -17,6 +17,7 @@ promises![
     a_panic_in_a_handler_is_not_noticed_by_its_siblings,
     a_reset_by_the_peer_is_an_error_of_that_connection_alone,
     the_runtime_ends_when_every_main_future_has_ended,
+    a_core_whose_ring_fails_stops_the_runtime_and_fails_alone,
 ];
 
 fn a_main_future_that_ends_in_an_error_stops_the_runtime() {
@@ -89,10 +90,28 @@ fn the_runtime_ends_when_every_main_future_has_ended() {
     assert_eq!(report.part("triggers")[0]["kind"], "main_ended");
 }
 
+/// The kernel refuses all that one core asks of it from some moment on.
+fn a_core_whose_ring_fails_stops_the_runtime_and_fails_alone() {
+    let report = Program::role("fails", &["how=ring", "cores=2"]).finish();
+    let report = report.report(83);
+    assert_eq!(report.verdict(), "failed");
+    assert_eq!(report.part("triggers")[0]["kind"], "core_failed");
+    let [sibling, failed] = report.cores() else {
+        panic!("two cores: {:?}", report.cores());
+    };
+    assert_eq!(failed["outcome"], "failed");
+    let error = failed["error"].as_str().unwrap_or_default();
+    assert!(error.contains("os error 5"), "{error:?}");
+    assert_eq!(sibling["outcome"], "finished");
+    assert_eq!(sibling["ops"]["leaked"], 0, "{sibling}");
+    // What the kernel still had of the failed one was not freed, but counted.
+    assert!(failed["ops"]["leaked"].as_u64() > Some(0), "{failed}");
+}
+
 /// The last core's main future ends in an error or a panic while the others
-/// serve; with `how=not` all of them end well.
+/// serve, or its ring fails; with `how=not` all of them end well.
 pub(crate) fn fails(mut args: Args) -> ExitCode {
-    let how: String = args.take("how").expect("how is error, panic or not");
+    let how: String = args.take("how").expect("how is error, panic, ring or not");
     let setup = Setup::only(args);
     let last = setup.cores - 1;
     let result = host(setup, move |core, listener| {
@@ -102,6 +121,10 @@ pub(crate) fn fails(mut args: Args) -> ExitCode {
                 "not" => Ok(()),
                 _ if core.index() != last => listener.serve(answer_all).await,
                 "panic" => panic!("the disk is on fire"),
+                "ring" => {
+                    crate::sys::refuse_io_uring_enter(libc::EIO).expect("a thread may");
+                    std::future::pending().await
+                }
                 _ => {
                     crate::process::say("failing");
                     Err(io::Error::other("the disk is on fire"))

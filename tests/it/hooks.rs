@@ -4,6 +4,7 @@
 
 use std::io;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenfall::net::TcpStream;
@@ -21,7 +22,10 @@ promises![
     a_hook_that_fails_panics_or_overruns_is_recorded_and_the_next_runs,
     a_hook_may_do_io_and_spawn,
     a_hook_registered_by_a_hook_runs_next,
-    a_hook_that_leaves_the_process_ends_it_at_once,
+    hooks_of_several_cores_run_side_by_side,
+    a_hook_that_was_removed_does_not_run,
+    an_exit_inside_a_hook_ends_the_process_at_once,
+    a_stop_called_for_again_by_a_core_and_a_hook_is_one_stop,
 ];
 
 /// Runs the role `hooks` with `words` and gives (name, outcome) of its hooks.
@@ -82,27 +86,48 @@ fn a_hook_registered_by_a_hook_runs_next() {
     assert_eq!(hooks, words(&expected));
 }
 
-/// The exit runs on a core's thread, which the end of a runtime would wait for. The stop's own
-/// time is far longer than the watchdog's.
-fn a_hook_that_leaves_the_process_ends_it_at_once() {
-    for cores in ["cores=1", "cores=2"] {
-        let words = [cores, "hooks=never,exits", "timeout=3600000"];
-        let mut server = Program::role("hooks", &words);
-        server.address();
-        server.signal(libc::SIGTERM);
-        let ended = server.finish();
-        ended.exited(i32::from(LEFT_WITH));
-        let more = |line: &String| line.starts_with("report ") || line == "hook never";
-        assert!(!ended.said.iter().any(more), "{}", ended.told("it went on"));
-    }
+/// Each waits for the other: one after the other, both would overrun.
+fn hooks_of_several_cores_run_side_by_side() {
+    let mut server = Program::role("hooks", &["cores=2", "hooks=meets"]);
+    server.address();
+    server.signal(libc::SIGTERM);
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    assert_eq!(report.hooks(), words(&[("meets", "ok"), ("meets", "ok")]));
 }
 
-/// The code of a hook that leaves the process. No report has it.
-const LEFT_WITH: u8 = 7;
+fn a_hook_that_was_removed_does_not_run() {
+    let hooks = hooks_of(&["cores=1", "hooks=first,removed,last"], 0);
+    assert_eq!(hooks, words(&[("last", "ok"), ("first", "ok")]));
+}
+
+/// Other cores, tasks and hooks are there, and nobody waits for them.
+fn an_exit_inside_a_hook_ends_the_process_at_once() {
+    let mut server = Program::role("hooks", &["cores=2", "hooks=first,exits"]);
+    server.address();
+    server.signal(libc::SIGTERM);
+    let ended = server.finish();
+    ended.exited(7);
+    assert!(!ended.said.iter().any(|line| line.starts_with("report ")));
+    assert!(!ended.said.iter().any(|line| line == "hook first"));
+}
+
+fn a_stop_called_for_again_by_a_core_and_a_hook_is_one_stop() {
+    let mut server = Program::role("hooks", &["cores=1", "hooks=calls", "calls=true"]);
+    server.address();
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    let phases = report.part("phases").as_array().expect("a list");
+    let names: Vec<_> = phases.iter().map(|phase| &phase["name"]).collect();
+    assert_eq!(names, ["draining", "hooks", "closing"]);
+    assert_eq!(report.part("triggers")[0]["kind"], "api");
+    assert_eq!(report.hooks(), words(&[("calls", "ok")]));
+}
 
 /// An echo server with the hooks that `hooks` lists, by what they do.
 pub(crate) fn hooks(mut args: Args) -> ExitCode {
     let names: String = args.take("hooks").expect("hooks is a list of names");
+    let calls = args.number("calls", false);
     let result = host(Setup::only(args), move |core, listener| {
         let names = names.clone();
         async move {
@@ -110,10 +135,18 @@ pub(crate) fn hooks(mut args: Args) -> ExitCode {
                 let (does, of_hook) = (name.to_owned(), core.clone());
                 let budget = match name {
                     "overruns" => Duration::from_millis(100),
+                    "meets" => Duration::from_secs(3),
                     _ => Duration::from_secs(1),
                 };
                 let hook = async move || run(&does, of_hook).await;
-                core.on_shutdown(name, budget, hook);
+                let hook = core.on_shutdown(name, budget, hook);
+                if name == "removed" {
+                    assert!(hook.remove(), "it has not run");
+                }
+            }
+            if calls {
+                core.handle().shutdown();
+                core.handle().shutdown();
             }
             listener.serve(answer_all).await
         }
@@ -131,7 +164,12 @@ async fn run(name: &str, core: evenfall::Core) -> io::Result<()> {
             sleep(Duration::from_secs(30)).await;
             Ok(())
         }
-        "exits" => std::process::exit(i32::from(LEFT_WITH)),
+        "meets" => meet(core.handle().cores()).await,
+        "exits" => std::process::exit(7),
+        "calls" => {
+            core.handle().shutdown();
+            Ok(())
+        }
         "connects" => talk_to_a_foreign_server().await,
         "registers" => {
             let late = async || {
@@ -143,6 +181,18 @@ async fn run(name: &str, core: evenfall::Core) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+/// How many hooks have come to their meeting.
+static MET: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns when so many have come.
+async fn meet(all: usize) -> io::Result<()> {
+    MET.fetch_add(1, Ordering::AcqRel);
+    while MET.load(Ordering::Acquire) < all {
+        sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
 }
 
 /// A round trip to a plain listener of this process, in a spawned task.

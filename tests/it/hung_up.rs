@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use evenfall::net::TcpListener;
+use evenfall::net::{TcpListener, WriteError};
 use evenfall::time::sleep;
 use evenfall::{Core, Phase, spawn};
 use serde_json::json;
@@ -22,6 +22,7 @@ promises![
     a_flush_after_the_peers_reset_is_an_error,
     a_large_write_after_the_peers_reset_is_an_error,
     a_write_that_waits_for_room_ends_when_the_peer_resets,
+    a_write_that_was_queued_and_failed_says_how_much_the_kernel_took,
     a_write_after_finish_is_refused_and_no_reset_by_the_peer,
 ];
 
@@ -45,6 +46,12 @@ fn a_write_that_waits_for_room_ends_when_the_peer_resets() {
     passes("room");
 }
 
+/// The call that meets it is the next one, and it was told before that its
+/// bytes were taken: into the queue.
+fn a_write_that_was_queued_and_failed_says_how_much_the_kernel_took() {
+    passes("queued");
+}
+
 fn a_write_after_finish_is_refused_and_no_reset_by_the_peer() {
     let report = passes("finish");
     assert_eq!(report.sum("connections", "peer_reset"), 0);
@@ -59,7 +66,8 @@ pub(crate) fn hung_up(mut args: Args) -> ExitCode {
             match case.as_str() {
                 "flush" => write_to_nobody(listener, 1).await,
                 "write" => write_to_nobody(listener, 1 << 20).await,
-                "room" => wait_for_room(listener).await,
+                "room" => wait_for_room(listener).await.map(drop),
+                "queued" => says_what_was_taken(listener).await,
                 "finish" => finish_and_write(&core, listener).await,
                 other => panic!("no case {other}"),
             }
@@ -86,7 +94,7 @@ async fn write_to_nobody(listener: TcpListener, bytes: usize) -> io::Result<()> 
 
 /// No receive is armed after the peer's FIN: only the failed send tells that
 /// the peer has gone.
-async fn wait_for_room(listener: TcpListener) -> io::Result<()> {
+async fn wait_for_room(listener: TcpListener) -> io::Result<(io::Error, u64)> {
     let (mut stream, peer) = pair(&listener).await?;
     peer.shutdown(std::net::Shutdown::Write)?;
     assert!(soon("the end", stream.recv()).await?.is_empty());
@@ -95,7 +103,7 @@ async fn wait_for_room(listener: TcpListener) -> io::Result<()> {
     let writer = spawn(async move {
         loop {
             if let Err(error) = stream.write_all(&[1; 10_000]).await {
-                return error;
+                return (error, stream.bytes_taken());
             }
             counter.set(counter.get() + 1);
         }
@@ -107,9 +115,21 @@ async fn wait_for_room(listener: TcpListener) -> io::Result<()> {
         sleep(Duration::from_millis(50)).await;
     }
     reset(peer)?;
-    let error = soon("the writer", writer).await.map_err(io::Error::other)?;
+    let failed = soon("the writer", writer).await;
+    let (error, taken) = failed.map_err(io::Error::other)?;
     let kinds = [io::ErrorKind::ConnectionReset, io::ErrorKind::BrokenPipe];
     assert!(kinds.contains(&error.kind()), "{error}");
+    Ok((error, taken))
+}
+
+async fn says_what_was_taken(listener: TcpListener) -> io::Result<()> {
+    let (error, taken) = wait_for_room(listener).await?;
+    let said = error.get_ref().and_then(|inner| inner.downcast_ref());
+    let said: &WriteError = said.expect("how far the write came");
+    assert_eq!(said.taken(), taken);
+    assert!(taken > 10_000, "the kernel has room for more: {taken}");
+    let words = error.to_string();
+    assert!(words.contains(&format!("{taken} bytes")), "{words}");
     Ok(())
 }
 

@@ -98,6 +98,7 @@ fn play(role: &str) -> ExitCode {
         "gated" => gate::gated,
         "hangs" => deadline::hangs,
         "hooks" => hooks::hooks,
+        "housekeeps" => phases::housekeeps,
         "hung_up" => hung_up::hung_up,
         "inherits" => inherited::inherits,
         "is_called_by_many" => storm::is_called_by_many,

@@ -1,13 +1,15 @@
 //! The phases, as users and clients see them.
 #![forbid(unsafe_code)]
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evenfall::time::sleep;
-use evenfall::{Phase, Runtime};
+use evenfall::{Cores, Phase, Runtime, Shutdown, spawn_background};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -21,6 +23,7 @@ promises![
     a_handler_that_knows_no_requests_is_ended_after_its_silence,
     quiet_is_counted_from_the_last_activity,
     a_listener_taken_during_the_stop_is_drained_as_well,
+    a_background_task_is_no_activity_and_lives_until_closing,
 ];
 
 /// One phase of the whole stop.
@@ -105,6 +108,56 @@ fn a_listener_taken_during_the_stop_is_drained_as_well() {
     let report = Program::role("listens_late", &[]).finish().report(0);
     report.loses_nothing();
     assert!(report.elapsed_ms() < 3_000.0, "{} ms", report.elapsed_ms());
+}
+
+fn a_background_task_is_no_activity_and_lives_until_closing() {
+    let ended = Program::role("housekeeps", &[]).finish();
+    let report = ended.report(0);
+    report.loses_nothing();
+    let draining = &report.part("phases")[0];
+    assert_eq!(draining["ended_by"], "goal", "{draining}");
+    assert!(length_ms(&report, "draining") >= 300.0, "{draining}");
+    assert_eq!(report.sum("tasks", "background_dropped"), 1);
+    let facts = ended.json("facts ");
+    assert_eq!(facts["in_the_hook"], true, "{facts}");
+}
+
+/// Stops itself with a quiet time, while housekeeping is polled all the time.
+/// A hook looks whether that goes on.
+pub(crate) fn housekeeps(args: Args) -> ExitCode {
+    args.finish();
+    let shutdown = Shutdown::default()
+        .quiet(Duration::from_millis(300))
+        .timeout(Duration::from_secs(30));
+    let builder = Runtime::builder().cores(Cores::Count(1));
+    let runtime = builder.shutdown(shutdown).build().expect("a ring");
+    let polls = Arc::new(AtomicU64::new(0));
+    let goes_on = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&goes_on);
+    let result = runtime.run(move |core| {
+        let (polls, seen) = (Arc::clone(&polls), Arc::clone(&seen));
+        async move {
+            let counted = Arc::clone(&polls);
+            drop(spawn_background(async move {
+                loop {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    sleep(Duration::from_millis(5)).await;
+                }
+            }));
+            core.on_shutdown("looks", Duration::from_secs(10), async move || {
+                let before = polls.load(Ordering::Relaxed);
+                while polls.load(Ordering::Relaxed) < before + 3 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                seen.store(true, Ordering::Relaxed);
+                Ok::<(), io::Error>(())
+            });
+            core.handle().shutdown();
+            Ok(())
+        }
+    });
+    let goes_on = goes_on.load(Ordering::Relaxed);
+    conclude(result, &json!({ "in_the_hook": goes_on }))
 }
 
 /// Stops itself, and takes its listeners when the stop is under way.

@@ -23,6 +23,7 @@ promises![
     a_storm_of_250_ms_on_a_foreign_thread_is_one_stop_with_one_report,
     a_storm_of_two_seconds_leaves_by_a_signal_of_it,
     a_signal_after_the_last_look_ends_nobody,
+    each_signal_that_may_be_chosen_stops,
     a_stop_from_64_threads_is_one_stop,
     a_stop_from_64_threads_has_the_budget_of_one_of_them,
 ];
@@ -115,6 +116,17 @@ fn a_signal_after_the_last_look_ends_nobody() {
         server.signal(libc::SIGTERM);
         server.line("sent at last");
         server.finish().report(0).loses_nothing();
+    }
+}
+
+fn each_signal_that_may_be_chosen_stops() {
+    for signal in ALL {
+        let mut server = Program::role("stormy", &[]);
+        server.line("running");
+        server.signal(signal);
+        let report = server.finish().report(0);
+        report.loses_nothing();
+        assert_eq!(report.part("triggers")[0]["signal"], signal);
     }
 }
 

@@ -17,6 +17,7 @@ pub(crate) use frames::Wire;
 pub(crate) use namespace::Namespace;
 pub(crate) use sandbox::{
     drop_capabilities, enter_namespaces, make_next_child_pid_one, refuse_io_uring,
+    refuse_io_uring_enter,
 };
 pub(crate) use signals::{
     begin_ignoring, count_deliveries, deliveries, die_with_starter, kill_thread, queue,

@@ -90,6 +90,16 @@ pub(crate) fn drop_capabilities() -> io::Result<()> {
 /// Makes `io_uring_setup` fail with `errno` in this process from now on, as a
 /// container's seccomp profile does.
 pub(crate) fn refuse_io_uring(errno: i32) -> io::Result<()> {
+    refuse(libc::SYS_io_uring_setup, errno)
+}
+
+/// Makes `io_uring_enter` fail with `errno` in this thread from now on.
+pub(crate) fn refuse_io_uring_enter(errno: i32) -> io::Result<()> {
+    refuse(libc::SYS_io_uring_enter, errno)
+}
+
+/// Makes a system call fail in this thread, and in those that it starts.
+fn refuse(call: libc::c_long, errno: i32) -> io::Result<()> {
     let load_number = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     let jump_if_equal = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     let answer = (libc::BPF_RET | libc::BPF_K) as u16;
@@ -97,7 +107,7 @@ pub(crate) fn refuse_io_uring(errno: i32) -> io::Result<()> {
     let mut program = [
         // The system call's number is the first word of seccomp_data.
         step(load_number, 0, 0, 0),
-        step(jump_if_equal, 0, 1, libc::SYS_io_uring_setup as u32),
+        step(jump_if_equal, 0, 1, call as u32),
         step(answer, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
         step(answer, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
