@@ -1,5 +1,6 @@
 //! The shape of the sources: imports run one way, unsafe code stays where it
-//! belongs, and the library neither prints nor exits.
+//! belongs, the library neither prints nor exits, and what `tests/CONTRACT.md`
+//! says is shown by a test is.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ promises![
     imports_run_one_way_down,
     unsafe_code_stays_where_it_belongs,
     the_library_neither_prints_nor_exits,
+    the_contract_names_tests_that_exist,
 ];
 
 /// The modules from the top down. A module may import those of a lower rank,
@@ -242,4 +244,74 @@ fn the_library_neither_prints_nor_exits() {
         }
     }
     assert!(wrong.is_empty(), "in the library:\n{}", wrong.join("\n"));
+}
+
+/// The file of the repository with this path.
+fn text_of(path: &str) -> Option<String> {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).ok()
+}
+
+/// Every second part of `text` between two of `mark`, and the rest.
+fn quoted(text: &str, mark: char) -> (Vec<&str>, String) {
+    let (mut inside, mut outside) = (Vec::new(), String::new());
+    for (place, part) in text.split(mark).enumerate() {
+        match place % 2 {
+            0 => outside.push_str(part),
+            _ => inside.push(part),
+        }
+    }
+    (inside, outside)
+}
+
+/// Whether there is such a test: a trial of this program, or `file::name` for
+/// one in the sources.
+fn is_test(name: &str, trials: &[String]) -> bool {
+    let Some((file, function)) = name.rsplit_once(".rs::") else {
+        return trials.iter().any(|trial| trial == name);
+    };
+    let text = text_of(&format!("{file}.rs")).unwrap_or_default();
+    // The attribute is a line or more above, with comments between.
+    let mut after = text.split("#[test]").skip(1);
+    after.any(|rest| {
+        let first = rest.split("fn ").nth(1).unwrap_or_default();
+        first.starts_with(&format!("{function}("))
+    })
+}
+
+/// What is wrong with one row of the contract.
+fn wrong_in(row: &str, trials: &[String], why: &str) -> Vec<String> {
+    let (_, evidence) = row.trim_end_matches('|').rsplit_once('|').expect("columns");
+    let (arguments, rest) = quoted(evidence, '"');
+    let (tests, _) = quoted(&rest, '`');
+    let mut wrong = Vec::new();
+    if arguments.is_empty() && tests.is_empty() {
+        wrong.push(format!("nothing shows it: {row}"));
+    }
+    let stale = tests.iter().filter(|name| !is_test(name, trials));
+    wrong.extend(stale.map(|name| format!("no such test: {name}")));
+    let unargued = arguments.iter().filter(|words| !why.contains(**words));
+    wrong.extend(unargued.map(|words| format!("not in ARCHITECTURE.md: {words}")));
+    wrong
+}
+
+fn the_contract_names_tests_that_exist() {
+    let contract = text_of("tests/CONTRACT.md").expect("the contract");
+    let why = text_of("ARCHITECTURE.md").expect("the arguments");
+    let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
+    let trials: Vec<String> = crate::trials()
+        .iter()
+        .map(|trial| trial.name().to_owned())
+        .collect();
+    let head = |row: &&str| !row.starts_with("| statement |") && !row.starts_with("|---");
+    let rows: Vec<&str> = contract
+        .lines()
+        .filter(|line| line.starts_with('|'))
+        .filter(head)
+        .collect();
+    assert!(rows.len() > 100, "only {} rows", rows.len());
+    let wrong: Vec<String> = rows
+        .iter()
+        .flat_map(|row| wrong_in(row, &trials, &why))
+        .collect();
+    assert!(wrong.is_empty(), "in the contract:\n{}", wrong.join("\n"));
 }
