@@ -155,6 +155,7 @@ fn a_stuck_cores_port_turns_its_clients_away() {
     server.line("hanging");
     let mut waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
     waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    wait_for_backlog(&address);
     let began = Instant::now();
     server.signal(libc::SIGTERM);
     assert_eq!(waiting.read(&mut [0]).expect("an end by FIN"), 0);
@@ -179,6 +180,31 @@ fn a_stuck_cores_port_turns_its_clients_away() {
     let listener = stragglers.iter().find(|one| one["kind"] == "listener");
     let listener = listener.unwrap_or_else(|| panic!("no listener in {stragglers:?}"));
     assert_eq!(listener["name"], address);
+}
+
+/// Waits until a client stands in the backlog at `address`: its side of the handshake is over
+/// before the server's, and on a busy machine the last acknowledgement takes its time. The kernel
+/// tells the length of a backlog to who asks for the sockets of the machine.
+fn wait_for_backlog(address: &str) {
+    let port = address
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok());
+    let local = format!("0100007F:{:04X}", port.unwrap_or(0u16));
+    let deadline = Instant::now() + WATCHDOG;
+    loop {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the sockets of the machine");
+        let waits = sockets.lines().any(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            let listens = fields.get(1) == Some(&local.as_str()) && fields.get(3) == Some(&"0A");
+            listens && !fields[4].ends_with(":00000000")
+        });
+        if waits {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nobody waits at {address}");
+        std::thread::yield_now();
+    }
 }
 
 /// While the other core is still at work, the hanging one comes back. Its
