@@ -222,6 +222,8 @@ const _: () = {
     assert!(CONN_SHARE_CHUNKS <= POOL_BUFFERS / 8);
     // Within its share of the pool a connection can fill its inbound bound.
     assert!(CONN_SHARE_CHUNKS as usize * BUFFER_BYTES >= CONN_INBOUND_BYTES);
+    // A place in a buffer fits the chunk that looks into it.
+    assert!(BUFFER_BYTES <= u32::MAX as usize);
     // Below the high-water mark a segment can be as large as a buffer.
     assert!(HIGH_WATER_BYTES >= SEND_IOVECS / 2 * BUFFER_BYTES);
     // What a send covers fits the kernel's count of it.

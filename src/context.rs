@@ -165,9 +165,12 @@ impl Local {
     /// what a waker or a destructor makes in the last round waits for the next turn.
     pub(crate) fn settle(&self, leftovers: &mut Leftovers) {
         for _ in 0..SETTLE_ROUNDS {
-            self.io.borrow_mut().take_leftovers(leftovers);
-            if leftovers.is_empty() {
-                return;
+            {
+                let mut io = self.io.borrow_mut();
+                if leftovers.is_empty() && !io.has_leftovers() {
+                    return;
+                }
+                io.take_leftovers(leftovers);
             }
             leftovers.settle();
         }

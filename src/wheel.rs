@@ -169,6 +169,9 @@ impl<T> Wheel<T> {
     /// that was the earliest of its slot has been cancelled; even then an
     /// advance to it makes progress, because it opens that slot.
     pub(crate) fn next_deadline(&self) -> Option<u64> {
+        if self.len == 0 {
+            return None;
+        }
         if self.occupied[LEVELS] != 0 {
             return Some(self.now);
         }
@@ -183,6 +186,10 @@ impl<T> Wheel<T> {
     /// go: a slot with 262,144 entries took 3 ms where its links stood in order
     /// in memory, and 47 ms where they were scattered.
     pub(crate) fn advance(&mut self, now: u64) {
+        if self.len == 0 {
+            self.now = self.now.max(now);
+            return;
+        }
         if self.occupied[LEVELS] & OVERDUE_BIT != 0 {
             self.expire_overdue();
         }

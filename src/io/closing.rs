@@ -17,9 +17,9 @@
 use std::io;
 use std::task::{Context, Poll};
 
+use super::Io;
 use super::conn::{Conn, Incoming, Origin, Recv};
 use super::tally::End;
-use super::{Io, park};
 use crate::clock::ns;
 use crate::config::{LINGER_CHECK_EACH, LINGER_CHECK_MAX, LINGER_CHECK_MIN, LINGER_QUIET_MIN};
 use crate::report::Straggler;
@@ -102,13 +102,16 @@ impl Stage {
 impl Io {
     /// A handle is gone; with the last one the connection closes by itself.
     pub(crate) fn drop_handle(&mut self, index: u32) {
-        let Some(conn) = self.conn(index) else {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
         conn.handles = conn.handles.saturating_sub(1);
         if conn.handles > 0 {
             return;
         }
+        // Nobody is left to wait: a task is not kept in memory for as long as a peer lingers.
+        conn.reader.clear(&mut self.spent_wakers);
+        conn.writer.clear(&mut self.spent_wakers);
         match conn.stage {
             Stage::Open => self.begin_close(index),
             Stage::Closed(_) => self.free(index),
@@ -130,7 +133,7 @@ impl Io {
         conn.peer_first = conn.incoming == Incoming::Ended;
         // What was received and never taken is thrown away like what is still to come.
         self.tally.late += conn.inbound_bytes as u64;
-        conn.inbound.clear();
+        drop(conn.inbound.take());
         conn.inbound_bytes = 0;
         self.lingering += 1;
         conn.stage = Stage::Flushing(Linger {
@@ -155,7 +158,7 @@ impl Io {
             return Poll::Ready(Err(super::errors::closed()));
         };
         let Stage::Closed(last) = conn.stage else {
-            park(&mut conn.writer, context, &mut self.spent_wakers);
+            conn.writer.park(context, &mut self.spent_wakers);
             return Poll::Pending;
         };
         Poll::Ready(if let Some(failure) = conn.write_failure {
@@ -376,7 +379,7 @@ impl Io {
         };
         self.lingering -= u64::from(conn.stage.lingers());
         conn.stage = Stage::Ending(last);
-        self.wakers.extend(conn.reader.take());
+        conn.reader.wake(&mut self.wakers);
         if let Some(key) = conn.timer.take() {
             self.wheel.cancel(key);
         }
@@ -405,14 +408,14 @@ impl Io {
         last.unsent = conn.outbound.bytes() as u64;
         conn.stage = Stage::Closed(last);
         drop(conn.fd.take());
-        conn.inbound.clear();
+        drop(conn.inbound.take());
         conn.inbound_bytes = 0;
         if conn.recv == Recv::Starved {
             conn.recv = Recv::Off;
         }
         conn.outbound.clear(&mut self.spent_segments);
-        self.wakers.extend(conn.reader.take());
-        self.wakers.extend(conn.writer.take());
+        conn.reader.wake(&mut self.wakers);
+        conn.writer.wake(&mut self.wakers);
         self.fds_freed = true;
         self.tally.lost(last.end, last.unsent, last.unacked);
         if conn.origin == Origin::Accepted {
@@ -425,10 +428,10 @@ impl Io {
 
     /// Nobody knows the record any more.
     fn free(&mut self, index: u32) {
-        if let Some(conn) = self.conns.try_remove(index as usize) {
+        if let Some(mut conn) = self.conns.try_remove(index as usize) {
             self.driver.pool().forget(index);
-            self.spent_wakers.extend(conn.reader);
-            self.spent_wakers.extend(conn.writer);
+            conn.reader.clear(&mut self.spent_wakers);
+            conn.writer.clear(&mut self.spent_wakers);
         }
     }
 }

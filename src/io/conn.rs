@@ -19,19 +19,20 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use socket2::SockRef;
 
+use super::Io;
 use super::closing::Stage;
+use super::few::Few;
 use super::outbound::{Outbound, Segment};
-use super::{Io, park};
-use crate::config::{CONN_SHARE_CHUNKS, DrainPolicy, HIGH_WATER_BYTES, POOL_LOW};
+use super::parked::Parked;
+use crate::config::{DrainPolicy, HIGH_WATER_BYTES};
 use crate::ring::buffers::Chunk;
 use crate::wheel::Key;
 
@@ -95,15 +96,15 @@ pub(crate) struct Conn {
     /// Whether it is in the list of records that have a send to make.
     pub(super) dirty: bool,
     /// What came and nobody has taken; no chunk is empty.
-    pub(super) inbound: VecDeque<Chunk>,
+    pub(super) inbound: Few<Chunk>,
     /// The sum of `inbound`.
     pub(super) inbound_bytes: usize,
     /// What is to be sent.
     pub(super) outbound: Outbound,
     /// Who waits for bytes or the end.
-    pub(super) reader: Option<Waker>,
+    pub(super) reader: Parked,
     /// Who waits for room, for a flush or for the close.
-    pub(super) writer: Option<Waker>,
+    pub(super) writer: Parked,
     /// Where in its closing it is.
     pub(super) stage: Stage,
     /// What the receiving side has met.
@@ -149,11 +150,11 @@ impl Conn {
             recv: Recv::Off,
             send: None,
             dirty: false,
-            inbound: VecDeque::new(),
+            inbound: Few::default(),
             inbound_bytes: 0,
             outbound: Outbound::default(),
-            reader: None,
-            writer: None,
+            reader: Parked::default(),
+            writer: Parked::default(),
             stage: Stage::Open,
             incoming: Incoming::Open,
             write_failure: None,
@@ -205,6 +206,11 @@ impl Conn {
             Stage::Open if !self.fin_sent => Ok(()),
             _ => Err(super::errors::closed()),
         }
+    }
+
+    /// Ends the request under way. Whether there was one, and it counts as answered.
+    fn end_request(&mut self) -> bool {
+        std::mem::take(&mut self.in_request) && !self.is_dead()
     }
 
     /// Whether the kernel holds an operation of this record.
@@ -259,7 +265,7 @@ impl Io {
             Incoming::Open if conn.told => Poll::Ready(Ok(Chunk::empty())),
             Incoming::Open if conn.stage.is_over() => Poll::Ready(Err(super::errors::closed())),
             Incoming::Open => {
-                park(&mut conn.reader, context, &mut self.spent_wakers);
+                conn.reader.park(context, &mut self.spent_wakers);
                 Poll::Pending
             }
         }
@@ -282,10 +288,10 @@ impl Io {
         index: u32,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<bool>> {
-        self.end_request(index);
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return Poll::Ready(Err(super::errors::closed()));
         };
+        self.tally.requests_answered += u64::from(conn.end_request());
         conn.asks = true;
         conn.between = false;
         if !conn.inbound.is_empty() {
@@ -311,7 +317,10 @@ impl Io {
         }
         if !conn.told {
             conn.between = true;
-            park(&mut conn.reader, context, &mut self.spent_wakers);
+            conn.reader.park(context, &mut self.spent_wakers);
+            if !self.is_draining() {
+                return Poll::Pending;
+            }
             self.tell_between(index);
         }
         match self.conns.get(index as usize) {
@@ -330,9 +339,7 @@ impl Io {
     /// Counts the request under way, if there is one, as answered.
     pub(super) fn end_request(&mut self, index: u32) {
         if let Some(conn) = self.conns.get_mut(index as usize) {
-            if std::mem::take(&mut conn.in_request) && !conn.is_dead() {
-                self.tally.requests_answered += 1;
-            }
+            self.tally.requests_answered += u64::from(conn.end_request());
         }
     }
 
@@ -349,26 +356,29 @@ impl Io {
         if conn.outbound.bytes() < HIGH_WATER_BYTES {
             return Poll::Ready(Ok(()));
         }
-        park(&mut conn.writer, context, &mut self.spent_wakers);
+        conn.writer.park(context, &mut self.spent_wakers);
         Poll::Pending
     }
 
     /// Queues a segment. Only after `poll_writable` was ready in the same poll.
     pub(crate) fn push(&mut self, index: u32, segment: Segment) {
-        let share = u32::from(CONN_SHARE_CHUNKS);
-        let pool = self.driver.pool();
-        let short = pool.charged(index) > share || pool.free() < u32::from(POOL_LOW);
         let segment = match segment {
             // A slow reader may cost memory of its own, never the neighbours' buffers.
-            Segment::Chunk(chunk) if short => Segment::Chunk(chunk.into_heap()),
+            Segment::Chunk(chunk) if self.driver.pool().is_short(index) => {
+                Segment::Chunk(chunk.into_heap())
+            }
             other => other,
         };
         match self.conns.get_mut(index as usize) {
-            Some(conn) if !segment.is_empty() => conn.outbound.push(segment),
+            Some(conn) if !segment.is_empty() => {
+                conn.outbound.push(segment);
+                if !std::mem::replace(&mut conn.dirty, true) {
+                    self.dirty.push(index);
+                }
+            }
             // Dropped when the borrow is over: the memory may have a user's destructor.
             _ => self.spent_segments.push(segment),
         }
-        self.mark_dirty(index);
     }
 
     /// Queues a copy of as many of `bytes` as fit below the high-water mark, and says how many.
@@ -406,7 +416,7 @@ impl Io {
         if conn.outbound.bytes() == 0 && conn.send.is_none() {
             return Poll::Ready(Ok(()));
         }
-        park(&mut conn.writer, context, &mut self.spent_wakers);
+        conn.writer.park(context, &mut self.spent_wakers);
         Poll::Pending
     }
 

@@ -8,9 +8,8 @@ use super::Io;
 use super::closing::Stage;
 use super::conn::{Conn, Incoming, Recv, WriteFailure};
 use super::timer::Timer;
-use crate::config::{CONN_INBOUND_BYTES, CONN_SHARE_CHUNKS, HIGH_WATER_BYTES, POOL_LOW};
+use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::buffers::Chunk;
-use crate::ring::driver::Completion;
 use crate::ring::port::Sqe;
 use crate::ring::sys::socket;
 use crate::ring::token::{Kind, Token};
@@ -68,14 +67,7 @@ impl Io {
     }
 
     /// One completion of a receive.
-    pub(super) fn on_recv(&mut self, completion: Completion) {
-        let Completion {
-            token,
-            result,
-            more,
-            chunk,
-            ..
-        } = completion;
+    pub(super) fn on_recv(&mut self, token: Token, result: i32, more: bool, chunk: Option<Chunk>) {
         let now_ns = self.now_ns;
         let conn = match self.conns.get_mut(token.index as usize) {
             Some(conn)
@@ -128,9 +120,7 @@ impl Io {
 
     /// Bytes came: to the reader, or, if nobody will ever read again, to nobody.
     fn deliver(&mut self, index: u32, chunk: Chunk) {
-        let pool = self.driver.pool();
-        let short =
-            pool.charged(index) > u32::from(CONN_SHARE_CHUNKS) || pool.free() < u32::from(POOL_LOW);
+        let short = self.driver.pool().is_short(index);
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
@@ -141,7 +131,7 @@ impl Io {
         let chunk = if short { chunk.into_heap() } else { chunk };
         conn.inbound_bytes += chunk.len();
         conn.inbound.push_back(chunk);
-        self.wakers.extend(conn.reader.take());
+        conn.reader.wake(&mut self.wakers);
         if conn.inbound_bytes >= CONN_INBOUND_BYTES {
             self.stop_recv(index);
         }
@@ -153,7 +143,7 @@ impl Io {
             return;
         };
         conn.incoming = Incoming::Ended;
-        self.wakers.extend(conn.reader.take());
+        conn.reader.wake(&mut self.wakers);
     }
 
     /// The receive failed: nothing more can come, and nothing that is queued can arrive.
@@ -169,8 +159,8 @@ impl Io {
                 conn.write_failure = Some(WriteFailure { errno, taken });
             }
         }
-        self.wakers.extend(conn.reader.take());
-        self.wakers.extend(conn.writer.take());
+        conn.reader.wake(&mut self.wakers);
+        conn.writer.wake(&mut self.wakers);
     }
 
     /// Arms the receives that ran out of buffers, as many as there are buffers now.
@@ -238,8 +228,7 @@ impl Io {
     }
 
     /// The completion of a send.
-    pub(super) fn on_send(&mut self, completion: &Completion) {
-        let Completion { token, result, .. } = *completion;
+    pub(super) fn on_send(&mut self, token: Token, result: i32) {
         let now_ns = self.now_ns;
         let conn = match self.conns.get_mut(token.index as usize) {
             Some(conn) if conn.send == Some(token.generation) => conn,
@@ -258,15 +247,14 @@ impl Io {
                 errno: -result,
                 taken,
             });
-            self.wakers.extend(conn.reader.take());
-            self.wakers.extend(conn.writer.take());
+            conn.reader.wake(&mut self.wakers);
+            conn.writer.wake(&mut self.wakers);
         }
         if conn.outbound.bytes() < HIGH_WATER_BYTES {
-            self.wakers.extend(conn.writer.take());
+            conn.writer.wake(&mut self.wakers);
         }
-        let open = conn.stage == Stage::Open;
-        let over = conn.stage.is_over();
-        if conn.outbound.bytes() > 0 && !over {
+        let open = matches!(conn.stage, Stage::Open);
+        if conn.outbound.bytes() > 0 && !conn.stage.is_over() {
             self.make_send(token.index);
         }
         if !open {

@@ -12,18 +12,20 @@ pub(crate) mod conn;
 mod course;
 pub(crate) mod drain;
 pub(crate) mod errors;
+mod few;
 mod flow;
 mod gate;
 pub(crate) mod listener;
 pub(crate) mod listening;
 pub(crate) mod outbound;
+mod parked;
 mod spread;
 pub(crate) mod tally;
 mod telling;
 pub(crate) mod timer;
 
 use std::collections::VecDeque;
-use std::task::{Context, Waker};
+use std::task::Waker;
 use std::time::Duration;
 
 use slab::Slab;
@@ -32,8 +34,9 @@ use crate::clock::ns;
 use crate::config::{CONN_TIMER_BUDGET, TIMER_BUDGET};
 use crate::panics::quietly;
 use crate::report::Straggler;
-use crate::ring::driver::{Completion, Driver};
-use crate::ring::token::{Generations, Kind};
+use crate::ring::driver::Driver;
+use crate::ring::port::Cqe;
+use crate::ring::token::{Generations, Kind, Token};
 use crate::sync::Arc;
 use crate::wheel::Wheel;
 use conn::Conn;
@@ -93,7 +96,7 @@ pub(crate) struct Io {
     /// To be dropped when the borrow is over: the memory may be a user's.
     spent_segments: Vec<Segment>,
     /// Completions, kept for their memory; empty between reaps.
-    batch: Vec<Completion>,
+    batch: Vec<Cqe>,
 }
 
 /// What must be woken, run and dropped outside of the borrow.
@@ -175,22 +178,37 @@ impl Io {
     /// free is there for what is received, then receives, one-off operations, accepts.
     pub(crate) fn reap(&mut self) {
         let mut batch = std::mem::take(&mut self.batch);
-        self.driver.reap(&mut batch);
-        for completion in &batch {
-            if completion.token.kind == Kind::Send {
-                self.on_send(completion);
+        self.driver.collect(&mut batch);
+        for cqe in &batch {
+            if let Some(token) = Token::of_kind(cqe.user_data, Kind::Send) {
+                self.driver.count(cqe);
+                self.on_send(token, cqe.result);
             }
         }
-        for completion in batch.drain(..) {
-            match completion.token.kind {
-                Kind::Recv => self.on_recv(completion),
-                Kind::Slot => self.driver.complete_slot(&completion, &mut self.wakers),
-                Kind::Accept => self.on_accept(completion),
-                Kind::Send | Kind::Wake | Kind::Cancel => {}
+        for cqe in batch.drain(..) {
+            if let Some(token) = Token::of_kind(cqe.user_data, Kind::Recv) {
+                self.driver.count(&cqe);
+                let chunk = self.driver.chunk(&cqe, token.index);
+                self.on_recv(token, cqe.result, cqe.more(), chunk);
+            } else if Token::of_kind(cqe.user_data, Kind::Send).is_none() {
+                self.on_rare(cqe);
             }
         }
         self.batch = batch;
         self.end_all_backoffs();
+    }
+
+    /// A completion that is neither a send's nor a receive's.
+    fn on_rare(&mut self, cqe: Cqe) {
+        let Some(completion) = self.driver.decode(cqe) else {
+            return;
+        };
+        match completion.token.kind {
+            Kind::Slot => self.driver.complete_slot(&completion, &mut self.wakers),
+            Kind::Accept => self.on_accept(completion),
+            // The reap takes the first two, and the driver the others.
+            Kind::Send | Kind::Recv | Kind::Wake | Kind::Cancel => {}
+        }
     }
 
     /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`. What is due
@@ -295,15 +313,5 @@ impl Drop for Io {
     /// kernel may still write to.
     fn drop(&mut self) {
         self.close();
-    }
-}
-
-/// Parks the waker of `context` in `place`; the one that was there goes to `spent`.
-fn park(place: &mut Option<Waker>, context: &Context<'_>, spent: &mut Vec<Waker>) {
-    if !place
-        .as_ref()
-        .is_some_and(|parked| parked.will_wake(context.waker()))
-    {
-        spent.extend(place.replace(context.waker().clone()));
     }
 }

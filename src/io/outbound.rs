@@ -13,11 +13,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
 use bytes::Bytes;
 
+use super::few::Few;
 use crate::config::{SEND_BYTES, SEND_IOVECS, TAIL_BYTES};
 use crate::ring::buffers::Chunk;
 use crate::ring::gather::Gather;
@@ -36,11 +36,13 @@ pub(crate) enum Segment {
 
 impl Segment {
     /// Whether there is nothing to send.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes().is_empty()
     }
 
     /// The memory.
+    #[inline]
     fn bytes(&self) -> &[u8] {
         match self {
             Segment::Chunk(chunk) => chunk,
@@ -54,7 +56,7 @@ impl Segment {
 #[derive(Debug, Default)]
 pub(crate) struct Outbound {
     /// In the order they are sent. None is empty.
-    segments: VecDeque<Segment>,
+    segments: Few<Segment>,
     /// The sum of all segments less `offset`.
     bytes: usize,
     /// How much of the head the kernel has taken; less than its length.
@@ -72,6 +74,7 @@ impl Outbound {
     }
 
     /// Queues a segment behind all others.
+    #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
         let len = segment.bytes().len();
         if len > 0 {
@@ -97,6 +100,7 @@ impl Outbound {
 
     /// The send of what is queued, as much as one send covers; seals it. Only when none is in
     /// flight and something is queued.
+    #[inline]
     pub(crate) fn seal(&mut self, fd: RawFd) -> Option<Sqe> {
         debug_assert_eq!(self.sealed, 0, "one send at a time");
         let head = self.segments.front()?.bytes();
@@ -133,10 +137,24 @@ impl Outbound {
 
     /// The send in flight is over and the kernel took `count` bytes. What is sent whole goes to
     /// `spent`: its memory may be the user's, whose destructor must not run in here.
+    #[inline]
     pub(crate) fn advance(&mut self, count: usize, spent: &mut Vec<Segment>) {
         self.sealed = 0;
         self.bytes -= count.min(self.bytes);
         self.offset += count;
+        if self.bytes > 0 || self.segments.len() > 1 || self.gather.is_some() {
+            return self.retire(spent);
+        }
+        // All is sent, and it was one piece, as nearly always.
+        self.offset = 0;
+        match self.segments.pop_front() {
+            Some(Segment::Chunk(chunk)) => drop(chunk),
+            other => spent.extend(other),
+        }
+    }
+
+    /// Takes out what was sent whole.
+    fn retire(&mut self, spent: &mut Vec<Segment>) {
         while let Some(head) = self.segments.front() {
             let len = head.bytes().len();
             if self.offset < len {
@@ -152,13 +170,12 @@ impl Outbound {
         // Nothing is queued: give all memory back, an idle connection holds none.
         self.offset = 0;
         self.gather = None;
-        self.segments = VecDeque::new();
     }
 
     /// Gives up what is queued; only when no send is in flight.
     pub(crate) fn clear(&mut self, spent: &mut Vec<Segment>) {
         debug_assert_eq!(self.sealed, 0, "the kernel reads what is sealed");
-        spent.extend(self.segments.drain(..));
+        spent.extend(self.segments.take());
         *self = Outbound::default();
     }
 }
@@ -203,7 +220,8 @@ mod tests {
         };
         outbound.append(b"later");
         assert_eq!(outbound.segments.len(), 2);
-        assert_eq!(outbound.segments[0].bytes().as_ptr(), from);
+        let head = outbound.segments.front().map(|head| head.bytes().as_ptr());
+        assert_eq!(head, Some(from));
         assert_eq!(len, 6);
     }
 

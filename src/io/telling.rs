@@ -38,10 +38,9 @@ impl Io {
             self.cut_as_asked(index);
         } else if conn.between {
             self.tell_between(index);
-            if let Some(conn) = self.conn(index) {
+            if let Some(conn) = self.conns.get_mut(index as usize) {
                 if conn.told {
-                    let waker = conn.reader.take();
-                    self.wakers.extend(waker);
+                    conn.reader.wake(&mut self.wakers);
                 }
             }
         } else if !conn.asks && conn.timer.is_none() {
@@ -111,10 +110,9 @@ impl Io {
             let soon_ns = conn.grace_ns(draining).max(ns(WINDOW_MIN));
             return self.set_conn_timer(index, now_ns.saturating_add(soon_ns));
         }
-        if let Some(conn) = self.conn(index) {
+        if let Some(conn) = self.conns.get_mut(index as usize) {
             conn.told = true;
-            let waker = conn.reader.take();
-            self.wakers.extend(waker);
+            conn.reader.wake(&mut self.wakers);
         }
     }
 

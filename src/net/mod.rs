@@ -20,5 +20,6 @@ pub use crate::io::errors::{TooLate, WriteError};
 pub use crate::ring::buffers::Chunk;
 pub use listener::{Listener, TcpListener};
 pub use payload::Payload;
+pub use record::{NextRequest, Sending};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::TcpStream;

@@ -7,7 +7,7 @@ use std::io;
 
 use crate::net::Chunk;
 use crate::net::payload::Payload;
-use crate::net::record::{self, Record};
+use crate::net::record::{self, NextRequest, Record, Sending};
 
 /// The receiving half of a stream, made by [`TcpStream::into_split`](crate::net::TcpStream::into_split).
 ///
@@ -53,8 +53,8 @@ impl ReadHalf {
     /// # Cancellation
     ///
     /// As there.
-    pub async fn next_request(&mut self) -> io::Result<bool> {
-        self.record.next_request().await
+    pub fn next_request(&mut self) -> NextRequest<'_> {
+        self.record.next_request()
     }
 
     /// As [`TcpStream::recv`](crate::net::TcpStream::recv).
@@ -107,8 +107,8 @@ impl WriteHalf {
     /// # Cancellation
     ///
     /// As there.
-    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
-        self.record.send(payload.into()).await
+    pub fn send(&mut self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.record.send(payload.into())
     }
 
     /// As [`TcpStream::write_all`](crate::net::TcpStream::write_all).

@@ -14,7 +14,7 @@ use socket2::TcpKeepalive;
 use crate::context::{self, Local};
 use crate::io::tally::End;
 use crate::net::payload::Payload;
-use crate::net::record::{self, Record, address};
+use crate::net::record::{self, NextRequest, Record, Sending, address};
 use crate::net::split::{ReadHalf, WriteHalf};
 use crate::net::{Chunk, connect};
 use crate::time;
@@ -133,8 +133,8 @@ impl TcpStream {
     /// # Shutdown
     ///
     /// In Draining `false`, after everything that had arrived was delivered.
-    pub async fn next_request(&mut self) -> io::Result<bool> {
-        self.record.next_request().await
+    pub fn next_request(&mut self) -> NextRequest<'_> {
+        self.record.next_request()
     }
 
     /// The next bytes, in the buffer the kernel put them into; an empty chunk at the end of the
@@ -206,8 +206,8 @@ impl TcpStream {
     /// # Shutdown
     ///
     /// Goes on through Draining and the hooks.
-    pub async fn send(&mut self, payload: impl Into<Payload>) -> io::Result<()> {
-        self.record.send(payload.into()).await
+    pub fn send(&mut self, payload: impl Into<Payload>) -> Sending<'_> {
+        self.record.send(payload.into())
     }
 
     /// Copies `bytes` into the connection's queue. Waits while more than 256 KiB are queued.

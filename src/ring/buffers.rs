@@ -14,10 +14,9 @@ use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use bytes::Bytes;
 use io_uring::types::BufRingEntry;
 
-use crate::config::{BUFFER_BYTES, POOL_BUFFERS};
+use crate::config::{BUFFER_BYTES, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_LOW};
 
 /// The kernel's name for the pool; there is one in a ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -86,6 +85,7 @@ impl Pool {
 
     /// The chunk the kernel has just filled: `len` bytes of buffer `id`, charged to the
     /// connection at index `to`. `None` if the kernel names a buffer it was not lent.
+    #[inline]
     pub(crate) fn filled(&self, id: u16, len: usize, to: u32) -> Option<Chunk> {
         let pool = &*self.0;
         let chunks = pool.chunks.get(usize::from(id))?;
@@ -105,7 +105,7 @@ impl Pool {
                 id,
             },
             start: 0,
-            end: len,
+            end: len as u32,
         })
     }
 
@@ -115,11 +115,20 @@ impl Pool {
     }
 
     /// How many buffers the kernel can still fill.
+    #[inline]
     pub(crate) fn free(&self) -> u32 {
         u32::from(POOL_BUFFERS) - self.0.lent.get()
     }
 
+    /// Whether the connection at `index` has its share, or the pool little left: what it keeps is
+    /// to be copied then.
+    #[inline]
+    pub(crate) fn is_short(&self, index: u32) -> bool {
+        self.free() < u32::from(POOL_LOW) || self.charged(index) > u32::from(CONN_SHARE_CHUNKS)
+    }
+
     /// How many buffers are charged to the connection at `index`.
+    #[inline]
     pub(crate) fn charged(&self, index: u32) -> u32 {
         self.0
             .charges
@@ -148,6 +157,7 @@ impl Pool {
 
 impl Buffers {
     /// The first byte of buffer `id`.
+    #[inline]
     fn address(&self, id: u16) -> *mut u8 {
         // SAFETY: `id` is below POOL_BUFFERS: it comes from `Pool::new` or from a chunk, whose id
         // `filled` has looked up in an array of that length. So the offset is inside `memory`.
@@ -155,6 +165,7 @@ impl Buffers {
     }
 
     /// Puts buffer `id` at the tail of the ring, where the kernel finds it.
+    #[inline]
     fn put(&self, id: u16) {
         let tail = self.tail.get();
         let place = usize::from(tail & (POOL_BUFFERS - 1));
@@ -177,6 +188,7 @@ impl Buffers {
     }
 
     /// Charges buffer `id` to the connection at index `to`.
+    #[inline]
     fn charge(&self, id: u16, to: u32) {
         self.charged_to[usize::from(id)].set(to);
         let mut charges = self.charges.borrow_mut();
@@ -188,6 +200,7 @@ impl Buffers {
     }
 
     /// One chunk less looks into buffer `id`; the last one puts it back into the ring.
+    #[inline]
     fn release(&self, id: u16) {
         let chunks = &self.chunks[usize::from(id)];
         chunks.set(chunks.get() - 1);
@@ -265,24 +278,26 @@ pub struct Chunk {
     /// Where the bytes are.
     place: Place,
     /// The first byte's place in the buffer; at most `end`.
-    start: usize,
+    start: u32,
     /// One past the last byte's place; at most the buffer's length.
-    end: usize,
+    end: u32,
 }
 
 /// Where a chunk's bytes are.
 enum Place {
     /// In a buffer of a pool: this chunk counts in `chunks[id]`.
     Pool { pool: Rc<Buffers>, id: u16 },
-    /// In memory of its own.
-    Heap(Bytes),
+    /// In memory of its own. Two steps away, for this is rare and every chunk would be larger.
+    Heap(Rc<Box<[u8]>>),
+    /// Nowhere: there are none.
+    Nowhere,
 }
 
 impl Chunk {
     /// No bytes: the end of a stream.
     pub(crate) fn empty() -> Chunk {
         Chunk {
-            place: Place::Heap(Bytes::new()),
+            place: Place::Nowhere,
             start: 0,
             end: 0,
         }
@@ -291,15 +306,8 @@ impl Chunk {
     /// The same bytes in memory of their own; a buffer of the pool goes back at once.
     pub(crate) fn into_heap(self) -> Chunk {
         match &self.place {
-            Place::Heap(_) => self,
-            Place::Pool { .. } => {
-                let bytes = Bytes::copy_from_slice(&self);
-                Chunk {
-                    start: 0,
-                    end: bytes.len(),
-                    place: Place::Heap(bytes),
-                }
-            }
+            Place::Heap(_) | Place::Nowhere => self,
+            Place::Pool { .. } => self.copied(),
         }
     }
 
@@ -312,7 +320,7 @@ impl Chunk {
     /// An `at` beyond the end is the end. Nothing is copied.
     #[must_use = "the bytes before the split are gone with the result"]
     pub fn split_to(&mut self, at: usize) -> Chunk {
-        let middle = self.start + at.min(self.len());
+        let middle = self.start + at.min(self.len()) as u32;
         let mut head = self.clone();
         head.end = middle;
         self.start = middle;
@@ -321,12 +329,12 @@ impl Chunk {
 
     /// Drops the first `count` bytes, or all if there are fewer.
     pub fn advance(&mut self, count: usize) {
-        self.start += count.min(self.len());
+        self.start += count.min(self.len()) as u32;
     }
 
     /// Keeps only the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
-        self.end = self.start + len.min(self.len());
+        self.end = self.start + len.min(self.len()) as u32;
     }
 
     /// A chunk of the bytes in `range` (relative to this chunk; what lies outside is left out),
@@ -355,6 +363,7 @@ impl Clone for Chunk {
     fn clone(&self) -> Chunk {
         let place = match &self.place {
             Place::Heap(bytes) => Place::Heap(bytes.clone()),
+            Place::Nowhere => Place::Nowhere,
             Place::Pool { pool, id } => {
                 let chunks = &pool.chunks[usize::from(*id)];
                 match chunks.get().checked_add(1) {
@@ -379,16 +388,16 @@ impl Clone for Chunk {
 impl Chunk {
     /// A copy in memory of its own.
     fn copied(&self) -> Chunk {
-        let bytes = Bytes::copy_from_slice(self);
         Chunk {
             start: 0,
-            end: bytes.len(),
-            place: Place::Heap(bytes),
+            end: self.end - self.start,
+            place: Place::Heap(Rc::new(self.as_ref().into())),
         }
     }
 }
 
 impl Drop for Chunk {
+    #[inline]
     fn drop(&mut self) {
         if let Place::Pool { pool, id } = &self.place {
             pool.release(*id);
@@ -399,18 +408,20 @@ impl Drop for Chunk {
 impl Deref for Chunk {
     type Target = [u8];
 
+    #[inline]
     fn deref(&self) -> &[u8] {
         match &self.place {
-            Place::Heap(bytes) => &bytes[self.start..self.end],
+            Place::Nowhere => &[],
+            Place::Heap(bytes) => &bytes[self.start as usize..self.end as usize],
             Place::Pool { pool, id } => {
                 let address = pool.address(*id).cast_const();
                 // SAFETY: `start` is at most `end`, which is at most BUFFER_BYTES (`filled`, and
                 // every narrowing keeps it), so both lie in buffer `id`.
-                let from = unsafe { address.add(self.start) };
+                let from = unsafe { address.add(self.start as usize) };
                 // SAFETY: the range is inside the buffer, which was zeroed at first and then
                 // written by the kernel; this chunk counts in `chunks[id]`, so the buffer is not
                 // in the ring and nobody writes to it.
-                unsafe { std::slice::from_raw_parts(from, self.end - self.start) }
+                unsafe { std::slice::from_raw_parts(from, (self.end - self.start) as usize) }
             }
         }
     }

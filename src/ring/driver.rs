@@ -41,6 +41,13 @@ pub(crate) struct Completion {
     /// Whether further completions of this operation will come.
     pub(crate) more: bool,
     /// The bytes that came with it.
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "receives take theirs; any other goes back by being dropped"
+        )
+    )]
     pub(crate) chunk: Option<Chunk>,
     /// The connection that came with it.
     pub(crate) fd: Option<OwnedFd>,
@@ -67,8 +74,6 @@ pub(crate) struct Driver {
     unwatched: bool,
     /// The source of generations for the poll on `alarm`.
     wake_generations: Generations,
-    /// Raw completions, kept for their memory; empty between reaps.
-    raw: Vec<Cqe>,
 }
 
 impl Driver {
@@ -87,7 +92,6 @@ impl Driver {
             wake: None,
             unwatched: false,
             wake_generations: Generations::default(),
-            raw: Vec::new(),
         };
         driver.watch_alarm();
         Ok(driver)
@@ -110,6 +114,7 @@ impl Driver {
 
     /// Hands one operation over. What `sqe` points to must stay until the final completion of
     /// `token`: the caller is a record or a slot, which do.
+    #[inline]
     pub(crate) fn submit(&mut self, sqe: Sqe, token: Token) {
         if self.port.is_none() {
             // Nothing is submitted any more: the caller's record is never looked at again.
@@ -132,6 +137,7 @@ impl Driver {
 
     /// Puts an entry into the submission queue; if that is full, submits it first; if that does
     /// not help either, keeps the entry for the next turn.
+    #[inline]
     fn queue(&mut self, sqe: Sqe, user_data: u64) {
         let Some(port) = &mut self.port else {
             return;
@@ -198,19 +204,41 @@ impl Driver {
         self.port.as_mut().is_some_and(Port::has_unseen)
     }
 
-    /// Decodes every completion that is there into `batch`.
+    /// Moves every completion that is there to `batch`. Each must then be decoded, once, or counted
+    /// and its chunk taken.
+    pub(crate) fn collect(&mut self, batch: &mut Vec<Cqe>) {
+        if let Some(port) = &mut self.port {
+            port.reap(batch);
+        }
+    }
+
+    /// Collects and decodes every completion that is there.
     pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
-        let Some(port) = &mut self.port else {
-            return;
-        };
-        let mut raw = std::mem::take(&mut self.raw);
-        port.reap(&mut raw);
+        let mut raw = Vec::new();
+        self.collect(&mut raw);
         batch.extend(raw.drain(..).filter_map(|cqe| self.decode(cqe)));
-        self.raw = raw;
+    }
+
+    /// Counts one completion; not one of a cancel.
+    #[inline]
+    pub(crate) fn count(&mut self, cqe: &Cqe) {
+        if !cqe.more() {
+            self.counts.completed += 1;
+            self.counts.cancelled += u64::from(cqe.result == -libc::ECANCELED);
+        }
+    }
+
+    /// The bytes that came with a completion for the connection at `index`. They are to be taken
+    /// once: until then nobody gives their buffer back.
+    #[inline]
+    pub(crate) fn chunk(&self, cqe: &Cqe, index: u32) -> Option<Chunk> {
+        let id = cqe.buffer()?;
+        self.pool
+            .filled(id, usize::try_from(cqe.result).unwrap_or(0), index)
     }
 
     /// Counts one completion and gives it its chunk; `None` for a cancel's own and for a wake.
-    fn decode(&mut self, cqe: Cqe) -> Option<Completion> {
+    pub(crate) fn decode(&mut self, cqe: Cqe) -> Option<Completion> {
         let Some(token) = Token::unpack(cqe.user_data) else {
             self.stale(cqe.user_data);
             return None;
@@ -218,16 +246,11 @@ impl Driver {
         if token.kind == Kind::Cancel {
             return None;
         }
-        if !cqe.more {
-            self.counts.completed += 1;
-            self.counts.cancelled += u64::from(cqe.result == -libc::ECANCELED);
-        }
-        let len = usize::try_from(cqe.result).unwrap_or(0);
-        let chunk = cqe
-            .buffer
-            .and_then(|id| self.pool.filled(id, len, token.index));
+        let more = cqe.more();
+        self.count(&cqe);
+        let chunk = self.chunk(&cqe, token.index);
         if token.kind == Kind::Wake {
-            if !cqe.more && self.wake == Some(token) {
+            if !more && self.wake == Some(token) {
                 self.wake = None;
             }
             return None;
@@ -240,7 +263,7 @@ impl Driver {
         Some(Completion {
             token,
             result: cqe.result,
-            more: cqe.more,
+            more,
             chunk,
             fd,
         })

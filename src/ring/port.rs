@@ -66,10 +66,22 @@ pub(crate) struct Cqe {
     pub(crate) user_data: u64,
     /// A count or descriptor, or an errno made negative.
     pub(crate) result: i32,
+    /// The kernel's flags: see the methods.
+    flags: u32,
+}
+
+impl Cqe {
     /// The pool buffer that was filled.
-    pub(crate) buffer: Option<u16>,
+    #[inline]
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        io_uring::cqueue::buffer_select(self.flags)
+    }
+
     /// Whether further completions of this operation will come.
-    pub(crate) more: bool,
+    #[inline]
+    pub(crate) fn more(&self) -> bool {
+        io_uring::cqueue::more(self.flags)
+    }
 }
 
 /// How long an enter may sleep.
@@ -166,6 +178,7 @@ impl Port {
 
     /// Puts one operation into the submission queue; `false` if the queue is full.
     #[must_use]
+    #[inline]
     pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
         let entry = entry(sqe).user_data(user_data);
         // SAFETY: the pointers in `sqe` stay valid until the final completion: slots and records
@@ -245,12 +258,16 @@ impl Port {
 
     /// Moves every completion that is there to `batch`.
     pub(crate) fn reap(&mut self, batch: &mut Vec<Cqe>) {
-        batch.extend(self.ring.completion().map(|cqe| Cqe {
-            user_data: cqe.user_data(),
-            result: cqe.result(),
-            buffer: io_uring::cqueue::buffer_select(cqe.flags()),
-            more: io_uring::cqueue::more(cqe.flags()),
-        }));
+        let completions = self.ring.completion();
+        // Once for all: the iterator promises no exact count, and a growing vector asks each time.
+        batch.reserve(completions.len());
+        for cqe in completions {
+            batch.push(Cqe {
+                user_data: cqe.user_data(),
+                result: cqe.result(),
+                flags: cqe.flags(),
+            });
+        }
     }
 }
 
@@ -272,6 +289,7 @@ fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
 }
 
 /// The kernel's form of an operation.
+#[inline]
 fn entry(sqe: &Sqe) -> squeue::Entry {
     const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
     match *sqe {

@@ -45,10 +45,21 @@ pub(crate) struct Token {
 
 impl Token {
     /// The 64 bits the kernel carries.
+    #[inline]
     pub(crate) fn pack(self) -> u64 {
         (u64::from(self.index) << 32)
             | (u64::from(self.generation % GENERATIONS) << 8)
             | u64::from(self.kind as u8)
+    }
+
+    /// Reads what came back if it is that of an operation of `kind`.
+    #[inline]
+    pub(crate) fn of_kind(user_data: u64, kind: Kind) -> Option<Token> {
+        (user_data & 0xff == kind as u64).then_some(Token {
+            kind,
+            index: (user_data >> 32) as u32,
+            generation: (user_data >> 8) as u32 % GENERATIONS,
+        })
     }
 
     /// Reads what came back; `None` if no operation of ours can have carried it.
@@ -80,6 +91,7 @@ pub(crate) struct Generations {
 impl Generations {
     /// The next generation. It comes round after 16,777,216 armings; an operation that lives that
     /// long is told apart by its index and kind.
+    #[inline]
     pub(crate) fn advance(&mut self) -> u32 {
         self.last = (self.last + 1) % GENERATIONS;
         self.last

@@ -46,6 +46,7 @@ pub use join::{JoinError, JoinHandle};
 use local::{Local, Shared};
 pub(crate) use pulse::{Pulse, Running};
 use raw::Task;
+pub(crate) use waker::is_own_waker;
 
 /// What a wake from a foreign thread rings so that a sleeping core looks at its foreign queue.
 ///

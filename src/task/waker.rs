@@ -5,8 +5,8 @@
 //! atomic operation, or by the foreign queue and the alarm. No user code runs in here; a waker may
 //! be cloned, used and dropped wherever something is borrowed.
 
-use std::ptr::NonNull;
-use std::task::{RawWaker, RawWakerVTable};
+use std::ptr::{self, NonNull};
+use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::raw::{Header, Task, release};
 use super::state::Notify;
@@ -79,4 +79,17 @@ unsafe fn drop_waker(data: *const ()) {
     let pointer = unsafe { task_of(data) };
     // SAFETY: the waker's reference is given up with it.
     unsafe { release(pointer) };
+}
+
+/// Whether `waker` is one of a task of the core this thread is: using it is a push to the run
+/// queue then, with no atomic operation, no lock and no user code.
+#[inline]
+pub(crate) fn is_own_waker(waker: &Waker) -> bool {
+    if !ptr::eq(waker.vtable(), &raw const WAKER) {
+        return false;
+    }
+    // SAFETY: the table is ours, so `raw_waker` made the data.
+    let pointer = unsafe { task_of(waker.data()) };
+    // SAFETY: the waker keeps the task alive, and is borrowed for the call.
+    unsafe { pointer.as_ref() }.shared.is_here()
 }

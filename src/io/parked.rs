@@ -1,0 +1,114 @@
+//! The place where a future waits in a record.
+//!
+//! A waker of one of the core's own tasks stays in its place when it is used: the same task will
+//! wait here again, and finds its waker there, so that a steady exchange clones and drops none
+//! (each is a read-modify-write). Using it is a push to the core's own run queue, no user code, so
+//! it happens at once. Any other waker is a user's code and leaves through the core's list, to be
+//! woken when the borrow is over.
+
+#![forbid(unsafe_code)]
+
+use std::task::{Context, Waker};
+
+use crate::task::is_own_waker;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(crate) struct Parked {
+    /// Who waits, or who waited last.
+    waker: Option<Waker>,
+    /// Whether it waits: since it was parked it was not woken.
+    waits: bool,
+}
+
+impl Parked {
+    /// Parks the waker of `context`; another one that was there goes to `spent`.
+    #[inline]
+    pub(crate) fn park(&mut self, context: &Context<'_>, spent: &mut Vec<Waker>) {
+        self.waits = true;
+        let waker = context.waker();
+        if !matches!(&self.waker, Some(parked) if parked.will_wake(waker)) {
+            if let Some(replaced) = self.waker.replace(waker.clone()) {
+                spent.push(replaced);
+            }
+        }
+    }
+
+    /// Wakes who waits, if somebody does: at once, or by way of `wakers`.
+    #[inline]
+    pub(crate) fn wake(&mut self, wakers: &mut Vec<Waker>) {
+        if !std::mem::take(&mut self.waits) {
+            return;
+        }
+        match &self.waker {
+            Some(waker) if is_own_waker(waker) => waker.wake_by_ref(),
+            _ => wakers.extend(self.waker.take()),
+        }
+    }
+
+    /// Nobody will wait here any more: what is there goes to `spent`.
+    pub(crate) fn clear(&mut self, spent: &mut Vec<Waker>) {
+        self.waits = false;
+        spent.extend(self.waker.take());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use super::*;
+
+    /// A waker of a user's, which counts.
+    #[derive(Default)]
+    struct Foreign(AtomicUsize);
+
+    impl Wake for Foreign {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn a_users_waker_is_not_used_under_the_borrow_but_leaves_once_by_the_list() {
+        let foreign = Arc::new(Foreign::default());
+        let waker = Waker::from(foreign.clone());
+        let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
+        for round in 1..=3 {
+            parked.park(&Context::from_waker(&waker), &mut spent);
+            parked.wake(&mut wakers);
+            parked.wake(&mut wakers);
+            assert_eq!(
+                wakers.len(),
+                round,
+                "woken once for each time it was parked"
+            );
+        }
+        assert_eq!(foreign.0.load(Ordering::Relaxed), 0);
+        assert!(spent.is_empty());
+    }
+
+    #[test]
+    fn whoever_parks_last_is_woken_and_who_was_there_is_spent() {
+        let users: [Arc<Foreign>; 2] = Default::default();
+        let [first, second] = users.clone().map(Waker::from);
+        let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
+        parked.park(&Context::from_waker(&first), &mut spent);
+        parked.park(&Context::from_waker(&second), &mut spent);
+        parked.wake(&mut wakers);
+        assert!(spent[0].will_wake(&first) && spent.len() == 1);
+        assert!(wakers[0].will_wake(&second) && wakers.len() == 1);
+    }
+
+    #[test]
+    fn what_is_cleared_wakes_nobody() {
+        let waker = Waker::from(Arc::new(Foreign::default()));
+        let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
+        parked.park(&Context::from_waker(&waker), &mut spent);
+        parked.clear(&mut spent);
+        parked.wake(&mut wakers);
+        assert_eq!((spent.len(), wakers.len()), (1, 0));
+    }
+}
