@@ -32,7 +32,7 @@ use super::closing::Stage;
 use super::few::Few;
 use super::outbound::{Outbound, Segment};
 use super::parked::Parked;
-use crate::config::{DrainPolicy, HIGH_WATER_BYTES};
+use crate::config::{CONNS_GROWTH_MIN, CONNS_GROWTH_PART, DrainPolicy, HIGH_WATER_BYTES};
 use crate::ring::buffers::Chunk;
 use crate::wheel::Key;
 
@@ -225,6 +225,10 @@ impl Io {
     pub(crate) fn adopt(&mut self, fd: OwnedFd, origin: Origin) -> u32 {
         if origin == Origin::Accepted {
             self.tally.opened(self.now_ns);
+        }
+        if self.conns.len() == self.conns.capacity() {
+            let more = self.conns.len() / CONNS_GROWTH_PART;
+            self.conns.reserve_exact(more.max(CONNS_GROWTH_MIN));
         }
         self.conns.insert(Conn::new(fd, origin, self.now_ns)) as u32
     }
