@@ -24,6 +24,14 @@ use crate::config::WINDOW_MIN;
 use crate::ring::sys::socket;
 
 impl Io {
+    /// Whether the stop asks a connection to end: one that was accepted, in the drain, and not
+    /// before its turn where its listener spreads.
+    pub(crate) fn is_asked_to_end(&self, index: u32) -> bool {
+        let drains = self.draining.is_some() || self.last_sweep;
+        let conn = self.conns.get(index as usize);
+        drains && conn.is_some_and(|c| c.origin == Origin::Accepted && !c.waits_its_turn)
+    }
+
     /// Looks at one accepted connection in the drain: tells it, or sees to it that it is looked
     /// at again.
     pub(super) fn watch_in_drain(&mut self, index: u32) {

@@ -123,6 +123,11 @@ impl Record {
         poll_fn(|context| self.poll_finish(context)).await
     }
 
+    /// See `TcpStream::draining`.
+    pub(super) fn draining(&self) -> bool {
+        self.local.io.borrow().is_asked_to_end(self.index)
+    }
+
     /// Runs `ask` on the socket.
     pub(super) fn with_socket<T>(
         &self,

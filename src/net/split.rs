@@ -57,6 +57,16 @@ impl ReadHalf {
         self.record.next_request()
     }
 
+    /// As [`TcpStream::draining`](crate::net::TcpStream::draining).
+    ///
+    /// # Shutdown
+    ///
+    /// As there.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.record.draining()
+    }
+
     /// As [`TcpStream::recv`](crate::net::TcpStream::recv).
     ///
     /// # Errors
@@ -98,6 +108,16 @@ impl ReadHalf {
 }
 
 impl WriteHalf {
+    /// As [`TcpStream::draining`](crate::net::TcpStream::draining).
+    ///
+    /// # Shutdown
+    ///
+    /// As there.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.record.draining()
+    }
+
     /// As [`TcpStream::send`](crate::net::TcpStream::send).
     ///
     /// # Errors

@@ -47,7 +47,8 @@ use crate::time;
 /// A connection that a listener accepted is asked to end when Draining begins:
 /// [`next_request`](TcpStream::next_request) gives `false` once nothing of a next request is
 /// here, and a stream whose handler never calls it gets the end of the stream after `idle_grace`
-/// of silence. Whoever does call it is never cut in the middle of a request before the deadline.
+/// of silence. A handler that streams asks [`draining`](TcpStream::draining). Whoever does call
+/// `next_request` is never cut in the middle of a request before the deadline.
 /// A connection made by [`connect`](TcpStream::connect) lives until it is dropped, or Closing.
 /// At the drain deadline accepted connections are reset, and counted with what they lost.
 pub struct TcpStream {
@@ -344,6 +345,38 @@ impl TcpStream {
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.record
             .with_socket(|socket| address(socket.local_addr()?))
+    }
+
+    /// Whether the stop asks this connection to end. A handler in the middle of a long answer, or of
+    /// a stream that has no end, asks this between two pieces and then ends in order; to one that
+    /// serves requests [`next_request`](TcpStream::next_request) says the same at the right moment.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # use evenfall::net::TcpStream;
+    /// # use std::time::Duration;
+    /// async fn ticks(mut stream: TcpStream) -> std::io::Result<()> {
+    ///     while !stream.draining() {
+    ///         stream.write_all(b"tick\n").await?;
+    ///         evenfall::time::sleep(Duration::from_millis(100)).await;
+    ///     }
+    ///     stream.write_all(b"bye\n").await
+    /// }
+    /// ```
+    ///
+    /// # Shutdown
+    ///
+    /// False in Running and Notice; from Draining on true for a connection that a listener
+    /// accepted, and where that has a policy that
+    /// [spreads](crate::net::DrainPolicy::spread) once its turn has come. Always false for one made
+    /// by [`connect`](TcpStream::connect), which the stop asks nothing of. It only says so: nothing
+    /// that is written is refused, and the connection has until the drain deadline. Whoever waits
+    /// for long between two pieces waits for [`Handle::phases`](crate::Handle::phases) as well, for
+    /// nobody is woken by this.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.record.draining()
     }
 
     /// Bytes of this connection that the kernel has taken for sending.

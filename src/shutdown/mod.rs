@@ -25,6 +25,8 @@
 //! - In a handler, call [`next_request`](crate::net::TcpStream::next_request) between requests: it
 //!   is how the runtime knows where a connection may end. A handler that never calls it gets the
 //!   end of the stream after [`idle_grace`](Shutdown::idle_grace) of silence.
+//! - A handler that streams, and is not asked for anything in between, looks at
+//!   [`draining`](crate::net::TcpStream::draining) between two pieces, and ends in order.
 //! - Spawn what matters with [`spawn`](fn@crate::spawn), and housekeeping, which no stop should wait
 //!   for, with [`spawn_background`](crate::spawn_background).
 //! - What must be done at the end, but before connections to elsewhere are gone, is a hook: of a

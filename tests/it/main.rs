@@ -130,6 +130,7 @@ fn play(role: &str) -> ExitCode {
         "starves" => starved::starves,
         "starts" => start_up::starts,
         "starts_pid_one" => pid_one::starts_pid_one,
+        "streams" => phases::streams,
         "stormy" => storm::stormy,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,

@@ -2,14 +2,15 @@
 #![forbid(unsafe_code)]
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use evenfall::net::TcpStream as Stream;
 use evenfall::time::sleep;
-use evenfall::{Cores, Phase, Runtime, Shutdown, spawn_background};
+use evenfall::{Cores, Handle, Phase, Runtime, Shutdown, spawn_background};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -24,6 +25,7 @@ promises![
     quiet_is_counted_from_the_last_activity,
     a_listener_taken_during_the_stop_is_drained_as_well,
     a_background_task_is_no_activity_and_lives_until_closing,
+    a_stream_that_never_ends_sees_the_drain_and_ends_in_order,
 ];
 
 /// One phase of the whole stop.
@@ -122,6 +124,30 @@ fn a_background_task_is_no_activity_and_lives_until_closing() {
     assert_eq!(facts["in_the_hook"], true, "{facts}");
 }
 
+/// Whoever is accepted sees it, by the stream and by its halves; whoever was connected to does not.
+fn a_stream_that_never_ends_sees_the_drain_and_ends_in_order() {
+    let mut server = Program::role("streams", &["notice=1000", "timeout=30000"]);
+    let mut peer = TcpStream::connect(server.address()).expect("it listens");
+    peer.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    peer.read_exact(&mut [0; 64]).expect("it streams");
+    server.signal(libc::SIGTERM);
+    let mut rest = String::new();
+    peer.read_to_string(&mut rest)
+        .expect("an end by FIN, not by RST");
+    let farewell = rest.trim_start_matches('.');
+    assert_eq!(
+        farewell,
+        "bye running=false notice=false now=true out=false"
+    );
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    assert_eq!(report.sum("connections", "closed_by_handler"), 1);
+    assert!(
+        length_ms(&report, "notice") >= 990.0,
+        "notice was cut short"
+    );
+}
+
 /// Stops itself with a quiet time, while housekeeping is polled all the time.
 /// A hook looks whether that goes on.
 pub(crate) fn housekeeps(args: Args) -> ExitCode {
@@ -209,4 +235,36 @@ pub(crate) fn knows_no_requests(args: Args) -> ExitCode {
         listener.serve(answer_plainly).await
     });
     conclude(result, &json!({}))
+}
+
+/// Streams to whoever connects until it sees the drain, and takes its leave with what it has seen:
+/// in each phase, and of a connection that it has made itself.
+pub(crate) fn streams(args: Args) -> ExitCode {
+    let elsewhere = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = elsewhere.local_addr().expect("bound");
+    let result = host(Setup::only(args), move |core, listener| async move {
+        let handle = core.handle();
+        listener
+            .serve(move |stream| stream_until_drained(handle.clone(), stream, to))
+            .await
+    });
+    conclude(result, &json!({}))
+}
+
+async fn stream_until_drained(handle: Handle, stream: Stream, to: SocketAddr) -> io::Result<()> {
+    let outgoing = Stream::connect(to).await?;
+    let running = stream.draining();
+    let (reader, mut writer) = stream.into_split();
+    let mut notice = None;
+    while !writer.draining() {
+        if handle.phase() == Phase::Notice {
+            notice = Some(writer.draining());
+        }
+        writer.write_all(b"................").await?;
+        sleep(Duration::from_millis(5)).await;
+    }
+    let (notice, now) = (notice.unwrap_or(true), reader.draining());
+    let out = outgoing.draining();
+    let farewell = format!("bye running={running} notice={notice} now={now} out={out}");
+    writer.write_all(farewell.as_bytes()).await
 }

@@ -24,6 +24,7 @@ promises![
     a_cut_reaches_connections_that_nobody_has_taken,
     idle_connections_end_evenly_over_the_window,
     connections_that_know_no_requests_end_evenly_as_well,
+    streams_that_never_end_are_asked_to_end_evenly_as_well,
     cuts_can_be_spread_too,
     a_window_longer_than_the_budget_is_shortened,
     a_deadline_that_comes_closer_shortens_the_window,
@@ -214,6 +215,36 @@ fn connections_that_know_no_requests_end_evenly_as_well() {
     is_spread(&words, End::Fin, Duration::from_secs(2));
 }
 
+fn streams_that_never_end_are_asked_to_end_evenly_as_well() {
+    let (server, address, _) = server(&["spread=1500", "streams=true"]);
+    let crowd: Vec<Peer> = (0..CROWD).map(|_| streaming(&address)).collect();
+    let since = Instant::now();
+    let watch = |mut peer: Peer| {
+        std::thread::spawn(move || {
+            io::copy(&mut peer, &mut io::sink()).expect("an end by FIN");
+            since.elapsed()
+        })
+    };
+    let watched: Vec<_> = crowd.into_iter().map(watch).collect();
+    server.signal(libc::SIGTERM);
+    let ends = watched.into_iter().map(|thread| thread.join());
+    let mut ends: Vec<Duration> = ends.map(|end| end.expect("an end")).collect();
+    ends.sort();
+    are_spread_over(&ends, Duration::from_millis(1500));
+    let report = server.finish().report(0);
+    report.loses_nothing();
+    assert_eq!(report.sum("connections", "closed_by_handler"), CROWD as u64);
+}
+
+/// A connection whose stream has begun.
+#[track_caller]
+fn streaming(address: &str) -> Peer {
+    let mut peer = Peer::connect(address).expect("it listens");
+    peer.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    peer.read_exact(&mut [0]).expect("it streams");
+    peer
+}
+
 fn cuts_can_be_spread_too() {
     let words = ["spread=1500", "cut=true"];
     let report = is_spread(&words, End::Reset, Duration::from_millis(1500));
@@ -317,6 +348,8 @@ fn policy(args: &mut Args) -> DrainPolicy {
 struct Handling {
     /// `plain=true`: without `next_request`.
     plain: bool,
+    /// `streams=true`: without being asked anything, until the stop asks for the end.
+    streams: bool,
     /// `accepts=false`: not at all.
     accepts: bool,
     /// `farewell`: so many bytes are sent at the end of a connection.
@@ -330,6 +363,7 @@ pub(crate) fn policies(mut args: Args) -> ExitCode {
     let on_core: bool = args.number("on_core", false);
     let handling = Handling {
         plain: args.number("plain", false),
+        streams: args.number("streams", false),
         accepts: args.number("accepts", true),
         farewell: args.number("farewell", 0),
     };
@@ -365,6 +399,7 @@ async fn serve(core: &Core, listener: TcpListener, handling: Handling) -> io::Re
     listener
         .serve(move |stream| async move {
             match handling.plain {
+                _ if handling.streams => stream_until_asked(stream).await,
                 true => answer_plainly(stream).await,
                 false => answer_and_part(stream, handling.farewell).await,
             }
@@ -380,6 +415,15 @@ async fn answer_and_part(mut stream: TcpStream, farewell: usize) -> io::Result<(
     }
     if farewell > 0 {
         stream.send(vec![1; farewell]).await?;
+    }
+    Ok(())
+}
+
+/// Has no end of its own.
+async fn stream_until_asked(mut stream: TcpStream) -> io::Result<()> {
+    while !stream.draining() {
+        stream.write_all(b".").await?;
+        sleep(Duration::from_millis(10)).await;
     }
     Ok(())
 }
