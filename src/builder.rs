@@ -208,9 +208,10 @@ impl Builder {
     /// the longest ([`Report::stalls`](crate::Report::stalls)). Nothing is printed and nothing is
     /// stopped.
     ///
-    /// The watch wakes the coordinator's thread four times in this time, also while the process is
-    /// idle. A core pays nothing for it. A turn is told of when it has lasted this long, at the
-    /// next of those looks; one that ends before that look is not.
+    /// The watch wakes the coordinator's thread four times in this time, but not more often than
+    /// every 5 ms and at least once a second, also while the process is idle. A core pays nothing
+    /// for it. A turn is told of when it has lasted this long, at the next of those looks, which comes
+    /// a second later at most; one that ends before that look is not.
     ///
     /// # Shutdown
     ///

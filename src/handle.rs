@@ -194,6 +194,9 @@ impl Handle {
 
     /// Begins the stop, to end within `limit`; during a stop it shortens or extends it. No phase
     /// that is over is opened again.
+    ///
+    /// A limit of zero is a [`force`](Handle::force) in more haste: connections are cut at once, and
+    /// 50 ms are left for hooks and Closing. After a force it can only shorten.
     pub fn shutdown_within(&self, limit: Duration) {
         self.shared.request(Request::Within(limit));
     }
@@ -304,6 +307,9 @@ impl Handle {
 
     /// How long the stop has until its hard deadline, at most; `None` while there is none. A task
     /// that can do its work in parts knows by this how much of it to begin.
+    ///
+    /// It is the deadline that counts, not the end: a runtime that is over early still gives the time
+    /// it did not use, and [`phase`](Handle::phase) says that it is over.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         // The phase first: whoever sees a stop sees its deadline.

@@ -83,7 +83,8 @@ impl Shared {
         }
     }
 
-    /// How long the stop has until its hard deadline; nothing when it is over.
+    /// How long the stop has until its hard deadline; nothing when that is past. A stop
+    /// that is over early has the rest of its time all the same: whoever saw it sees its deadline.
     pub(crate) fn time_left(&self) -> Duration {
         let hard_ns = self.orders.deadlines().hard;
         Duration::from_nanos(hard_ns.saturating_sub(self.clock.now_ns()))

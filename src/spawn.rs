@@ -51,7 +51,8 @@ impl<F> Refused<F> {
         }
     }
 
-    /// How long the stop had, at most, when it refused.
+    /// How long the stop had, at most, when it refused; where the runtime was over early, the time
+    /// that it did not use. `None` where no stop was the reason.
     pub fn time_left(&self) -> Option<Duration> {
         match self.why {
             Refusal::NoCore => None,

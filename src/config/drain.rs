@@ -83,9 +83,13 @@ impl DrainPolicy {
         self
     }
 
-    /// Draining resets every connection, whatever it is doing: for streams that
-    /// never end, or a port for health checks. Whoever comes during Draining is
-    /// reset as well.
+    /// Draining resets every connection that a handler still holds, or that none
+    /// has taken yet, whatever it is doing: for streams that never end, or a port
+    /// for health checks. Whoever comes during Draining is reset as well.
+    ///
+    /// One that its handler has let go of, or closes, is left alone: what was
+    /// written is sent, and its peer is waited for as any other,
+    /// [`linger`](DrainPolicy::linger) and all.
     ///
     /// Nothing of the kind is a failure of the stop. The report counts these
     /// connections as [`aborted`](crate::report::Connections::aborted) and what

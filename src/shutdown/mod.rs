@@ -89,8 +89,9 @@
 //! no window.
 //!
 //! The gate is a packet filter where the process may attach one (CAP_NET_ADMIN), else a minimum
-//! for the hop count, which needs no privilege and costs a client that connects during the window
-//! 200 ms. A listener that came by [`Runtime::adopt`](crate::Runtime::adopt) has none, for its
+//! for the hop count, which needs no privilege and costs a client that connects during the window a
+//! round trip and 200 ms: what it sends before it is accepted is dropped, and sent again then. So
+//! the first byte of such a client is waited for that much longer, 300 ms at least. A listener that came by [`Runtime::adopt`](crate::Runtime::adopt) has none, for its
 //! socket may be somebody else's, too. The report says which it was, for how long, and how many
 //! connections came out of the backlog.
 //!
@@ -104,7 +105,7 @@
 //! |---|---|---|
 //! | none | between requests: at once; in a request: when it is answered; no requests known: after `idle_grace` | most |
 //! | [`idle_grace`](crate::net::DrainPolicy::idle_grace) | the same, with a grace of its own | protocols without requests that are slower, or faster, than the others |
-//! | [`cut`](crate::net::DrainPolicy::cut) | reset, whatever it is doing; counted as `aborted`, and no failure of the stop | streams that never end, health checks |
+//! | [`cut`](crate::net::DrainPolicy::cut) | what a handler holds is reset, whatever it is doing; counted as `aborted`, and no failure of the stop | streams that never end, health checks |
 //! | [`spread`](crate::net::DrainPolicy::spread) | what is idle is ended evenly over a window, which never reaches the deadline | thousands of clients that would all come back in the same instant |
 //! | [`linger`](crate::net::DrainPolicy::linger) | a close has its own cap, in every phase | peers that one gives up earlier, or later |
 //!
