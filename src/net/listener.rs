@@ -222,7 +222,7 @@ impl Listener {
             }
             // The others have drained it before this core was up: nothing is left to accept.
             Ok(None) if drains(&local) => (NO_RECORD, None),
-            Ok(None) => (NO_RECORD, Some(Failed::Errno(libc::EBADF))),
+            Ok(None) => (NO_RECORD, Some(Failed::LetGo(self.group.address))),
             Err(error) => {
                 let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
                 (NO_RECORD, Some(Failed::Errno(errno)))
@@ -255,6 +255,8 @@ enum Failed {
     Errno(i32),
     /// The drain was over.
     TooLate(TooLate),
+    /// It was adopted, and every core that had it has let go of it: it is closed.
+    LetGo(SocketAddr),
 }
 
 impl Failed {
@@ -263,6 +265,13 @@ impl Failed {
         match self {
             Failed::Errno(errno) => io::Error::from_raw_os_error(errno),
             Failed::TooLate(late) => late.into(),
+            Failed::LetGo(address) => io::Error::new(
+                io::ErrorKind::NotConnected,
+                format!(
+                    "the adopted listener at {address} is closed: every core that had taken it \
+                     has dropped it; keep one core's handle, or adopt the socket anew"
+                ),
+            ),
         }
     }
 }
@@ -438,8 +447,9 @@ impl TcpListener {
     ///
     /// # Errors
     ///
-    /// When the socket itself is broken. Running out of file descriptors is no error: it waits
-    /// until some are free, and the clients wait in the backlog.
+    /// When the socket itself is broken, or was adopted and is closed, because every core that had
+    /// taken it has dropped it. Running out of file descriptors is no error: it waits until some
+    /// are free, and the clients wait in the backlog.
     ///
     /// # Cancellation
     ///

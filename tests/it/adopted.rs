@@ -194,7 +194,11 @@ fn ended() -> evenfall::Result<evenfall::Report> {
                 sleep(Duration::from_millis(1)).await;
             }
             let error = listener.on(&core).accept().await.expect_err("it is closed");
-            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+            assert_eq!(error.kind(), io::ErrorKind::NotConnected);
+            let words = error.to_string();
+            let cause = format!("listener at {address} is closed: every core");
+            assert!(words.contains(&cause), "the cause: {words}");
+            assert!(words.contains("adopt the socket anew"), "a way: {words}");
             Ok(())
         }
     })
