@@ -129,6 +129,16 @@ impl Listening {
             })
             .collect()
     }
+
+    /// Where the core listens with sockets that others may hold too, and that are therefore never
+    /// ended in its place.
+    pub(crate) fn shared(&self) -> Vec<SocketAddr> {
+        let open = lock(&self.open);
+        let shared = open
+            .iter()
+            .filter(|socket| matches!(socket.source, Source::Shared(_)));
+        shared.map(|socket| socket.address).collect()
+    }
 }
 
 impl Socket {
@@ -271,6 +281,7 @@ mod tests {
         let open = list.open(Source::Shared(adopted), address);
         let waiting = TcpStream::connect(address).expect("it listens");
         assert_eq!(list.turn_away(), []);
+        assert_eq!(list.shared(), [address]);
         assert!(!open.was_shut());
         let (stream, peer) = others.accept().expect("it is still in the backlog");
         assert_eq!(Some(peer), waiting.local_addr().ok());

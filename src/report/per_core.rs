@@ -73,10 +73,10 @@ pub enum CoreOutcome {
     /// Its main future ended in an error, or its turn failed.
     Failed,
     /// It did not come back from a turn, and the others ended without it. Its
-    /// listeners were ended in its place. Known of it are, besides `stuck`, its
-    /// number and processor, its letters but for those returned, and as
-    /// stragglers the listeners that were closed with clients in their backlog.
-    /// Its other counters are zero and its lists empty.
+    /// listeners were ended in its place, but for those that were adopted. Known
+    /// of it are, besides `stuck`, its number and processor, its letters but for
+    /// those returned, and as stragglers the listeners that were closed with
+    /// clients in their backlog, and those adopted that listen still. Its other counters are zero and its lists empty.
     Stuck,
 }
 

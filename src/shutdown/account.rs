@@ -10,6 +10,7 @@ use crate::report::{
     ConfigReport, CoreOutcome, CoreReport, DeadlinesReport, Letters, PhaseSpan, Report, Straggler,
     Trigger, ms, ms_from, verdict_of,
 };
+use crate::shared::Station;
 use crate::sync::atomic::Ordering;
 
 impl Coordinator {
@@ -81,6 +82,7 @@ impl Coordinator {
                         returned: 0,
                     },
                     stuck: Some(autopsy::of(station, asked(core), start_ns, now_ns)),
+                    stragglers: still_listening(station),
                     ..CoreReport::default()
                 });
                 report.stragglers.extend(self.turned_away_from(core));
@@ -134,4 +136,16 @@ impl Coordinator {
             close_ms: ms(reserves.close_ns),
         }
     }
+}
+
+/// The sockets that a core which left no last word still listens with: nobody else may end that.
+fn still_listening(station: &Station) -> Vec<Straggler> {
+    let shared = station.listening.shared().into_iter();
+    let named = shared.map(|address| Straggler {
+        kind: "listener".to_owned(),
+        name: address.to_string(),
+        spawned_at: None,
+        detail: "still listening: others may hold it, and its core is stuck".to_owned(),
+    });
+    named.collect()
 }

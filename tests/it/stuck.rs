@@ -6,7 +6,7 @@
 
 use std::future::pending;
 use std::io::{self, Read};
-use std::net::TcpStream;
+use std::net::{TcpListener as Outside, TcpStream};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
@@ -28,6 +28,7 @@ promises![
     every_core_stuck_ends_by_the_hard_deadline,
     the_siblings_clients_do_not_notice_a_stuck_core,
     a_stuck_cores_port_turns_its_clients_away,
+    an_adopted_socket_that_a_stuck_core_keeps_listening_is_named,
     a_core_that_wakes_up_in_time_is_not_stuck,
     a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost,
     a_core_that_is_stopped_and_continued_is_not_stuck,
@@ -180,6 +181,27 @@ fn a_stuck_cores_port_turns_its_clients_away() {
     let listener = stragglers.iter().find(|one| one["kind"] == "listener");
     let listener = listener.unwrap_or_else(|| panic!("no listener in {stragglers:?}"));
     assert_eq!(listener["name"], address);
+}
+
+/// Its other holders may serve it, so nobody ends it; but nobody who reads the report is to think
+/// that the port is free.
+fn an_adopted_socket_that_a_stuck_core_keeps_listening_is_named() {
+    let words = ["how=sleep", "adopt=true", "stuck_after=200", "timeout=3000"];
+    let mut server = Program::role("stalls", &words);
+    let address = server.line("doomed on ");
+    server.line("hanging");
+    server.signal(libc::SIGTERM);
+    let ended = server.finish();
+    assert_eq!(ended.json("facts ")["listens_on"], true);
+    let report = ended.report(82);
+    let _named = stuck(&report);
+    let expected = json!([{
+        "kind": "listener",
+        "name": address,
+        "spawned_at": null,
+        "detail": "still listening: others may hold it, and its core is stuck",
+    }]);
+    assert_eq!(report.cores()[1]["stragglers"], expected);
 }
 
 /// Waits until a client stands in the backlog at `address`: its side of the handshake is over
@@ -380,7 +402,8 @@ impl Drop for HangsInDrop {
 /// hangs, `how` and `for` how many milliseconds: for ever by default. Core 0
 /// has a task of `work` milliseconds, and each core a hook of `hook`. With
 /// `guard` the task takes one before: `kept`, or for so long by a thread. With
-/// `lives_on` the task that hung waits for ever when it has come back.
+/// `lives_on` the task that hung waits for ever when it has come back. With
+/// `adopt` the port of core 1 is a socket that was made elsewhere.
 pub(crate) fn stalls(mut args: Args) -> ExitCode {
     let mut shutdown = Shutdown::default();
     if let Some(timeout) = args.millis("timeout") {
@@ -403,6 +426,7 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
     let work = args.millis("work");
     let hook = args.millis("hook").unwrap_or_default();
     let all = args.number("all", false);
+    let adopt = args.number("adopt", false);
     args.finish();
     let (held, is_held) = mpsc::channel();
     std::thread::spawn(move || {
@@ -413,12 +437,18 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
         }
     });
     is_held.recv().expect("the thread holds the lock");
+    let mut doomed = None;
     let result = (|| {
         let mut runtime = Runtime::builder()
             .cores(Cores::Count(2))
             .shutdown(shutdown)
             .build()?;
-        let listeners = [runtime.bind("127.0.0.1:0")?, runtime.bind("127.0.0.1:0")?];
+        let of_core_1 = match adopt {
+            true => runtime.adopt(Outside::bind("127.0.0.1:0").expect("a port"))?,
+            false => runtime.bind("127.0.0.1:0")?,
+        };
+        doomed = Some(of_core_1.local_addr());
+        let listeners = [runtime.bind("127.0.0.1:0")?, of_core_1];
         runtime.run(move |core| {
             // Taken by one core only, so all of its clients are that core's.
             let listener = listeners[core.index()].on(&core);
@@ -446,5 +476,6 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
             }
         })
     })();
-    conclude(result, &json!({}))
+    let listens_on = doomed.is_some_and(|address| TcpStream::connect(address).is_ok());
+    conclude(result, &json!({ "listens_on": listens_on }))
 }
