@@ -137,6 +137,10 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_millis(50);
 /// the others are for a machine too busy to let it.
 pub(crate) const DEAD_MAN_TICKS: u32 = 5;
 
+/// For how long a turn that is older than the stop is seen before it is held against its core: two
+/// heartbeats, so that a core whose process was continued just before the stop has had time.
+pub(crate) const OLD_TURN_SEEN: Duration = Duration::from_millis(100);
+
 /// A wait that took this much longer than the heartbeat was a suspension of the process, not a
 /// late wake.
 pub(crate) const SUSPENSION_MIN: Duration = Duration::from_millis(200);
@@ -257,6 +261,7 @@ const _: () = {
     // The floor of Closing is one heartbeat: a cut is seen at the next one.
     assert!(CLOSE_FLOOR.as_millis() == HEARTBEAT.as_millis());
     assert!(CLOSE_FLOOR.as_millis() <= CLOSE_RESERVE_MAX.as_millis());
+    assert!(OLD_TURN_SEEN.as_millis() == 2 * HEARTBEAT.as_millis());
     // Within a heartbeat of the hard deadline, `run` returns.
     assert!(LAST_WORDS.as_millis() < HEARTBEAT.as_millis());
     // A stop that takes all its time, last words and all, is over two ticks before the dead-man.

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::clock::ns;
-use crate::config::{HEARTBEAT, LAST_WORDS, SIGNALS_AT_ONCE, SUSPENSION_MIN};
+use crate::config::{HEARTBEAT, LAST_WORDS, OLD_TURN_SEEN, SIGNALS_AT_ONCE, SUSPENSION_MIN};
 use crate::hooks::unrun;
 use crate::io::listening::TurnedAway;
 use crate::phase::{Action, Input, Machine, Phase};
@@ -235,10 +235,15 @@ impl Coordinator {
         let stuck_after_ns = self.shared.config.stuck_after_ns();
         // Before Draining a core that is stuck may yet serve who waits for it.
         let drains = self.machine.phase() >= Phase::Draining;
+        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
         let stations = self.shared.stations.iter().enumerate();
         for ((core, station), watch) in stations.zip(&mut self.watches) {
             let turn_ns = station.pulse.turn_ns();
-            if watch.look(now_ns, turn_ns, stuck_after_ns, ns(HEARTBEAT)) && drains {
+            // Nobody looked before the stop: the process may have been suspended until just now, in
+            // the middle of a turn that has looked long ever since.
+            let is_older = turn_ns.is_some_and(|began_ns| began_ns < start_ns);
+            let seen_for = if is_older { OLD_TURN_SEEN } else { HEARTBEAT };
+            if watch.look(now_ns, turn_ns, stuck_after_ns, ns(seen_for)) && drains {
                 let away = station.listening.turn_away();
                 let away = away.into_iter().filter(|away| away.connections > 0);
                 self.turned_away.extend(away.map(|away| (core, away)));

@@ -160,7 +160,8 @@
 //! A task that spins, sleeps in `std::thread::sleep` or waits for a lock that nobody lets go of
 //! holds its core: nothing else on it moves, and no runtime can take the thread out of that code.
 //! During a stop the cores are looked at every 50 ms. One whose turn has lasted for
-//! [`stuck_after`](crate::Shutdown::stuck_after) is *stuck*:
+//! [`stuck_after`](crate::Shutdown::stuck_after) is *stuck*, but not before it was seen for 50 ms, or
+//! 100 ms where it had begun before the stop: the process may just have been continued (SIGCONT).
 //!
 //! - The others go on as if it were not there. They agree without it that all is quiet, run their
 //!   hooks and close; their clients notice nothing. [`Runtime::run`](crate::Runtime::run) returns

@@ -11,7 +11,8 @@
 //! there; one that moves again belongs to them again. Pure: it reads no clock.
 //!
 //! A turn counts only from when the process last came back from a suspension, and is never held
-//! against a core at first sight. Otherwise whoever continues a process that was stopped in the
+//! against a core at first sight; one that is older than the stop is seen for two heartbeats first,
+//! because before a stop nobody looks, and nobody notices a suspension. Otherwise whoever continues a process that was stopped in the
 //! middle of a turn would find a core that had been at it for hours.
 
 #![forbid(unsafe_code)]

@@ -225,6 +225,25 @@ fn a_core_that_moves_again_belongs_to_the_others_again() {
     assert!(!stopped.cores[0].1, "nobody has left it out");
 }
 
+/// Nobody has looked at the cores before the stop, so nobody has noticed that the process stood still.
+#[test]
+fn a_suspension_that_ended_just_before_the_stop_is_not_held_against_a_core() {
+    let part = |comes_back| Part {
+        hangs: Some((0, comes_back)),
+        stood_still: 600_000,
+        ..works(0)
+    };
+    let stopped = stop(&Shutdown::default(), &[part(99), works(0)], CALLED);
+    assert_eq!(stopped.spans_ms()[0], (Draining, 0, 99, "goal"));
+    assert!(!stopped.cores[0].1, "it was left out");
+    let stopped = stop(&Shutdown::default(), &[part(NEVER), works(0)], CALLED);
+    assert_eq!(stopped.spans_ms()[0], (Draining, 0, 100, "goal"));
+    assert!(
+        stopped.cores[0].1,
+        "one that does hang is not waited for longer"
+    );
+}
+
 #[test]
 fn with_every_core_stuck_no_deadline_is_waited_for() {
     let stuck = Part {

@@ -41,6 +41,8 @@ pub(super) struct Part {
     pub(super) closes: u64,
     /// From when until when it does not leave its turn.
     pub(super) hangs: Option<(u64, u64)>,
+    /// How much earlier that turn had begun: the process stood still for so long.
+    pub(super) stood_still: u64,
 }
 
 /// What somebody wants.
@@ -303,7 +305,7 @@ impl Played {
 
     fn hangs_since(&self, now_ns: u64) -> Option<u64> {
         let (from, to) = self.part.hangs?;
-        (at(from) <= now_ns && now_ns < at(to)).then(|| at(from))
+        (at(from) <= now_ns && now_ns < at(to)).then(|| at(from) - self.part.stood_still * MS)
     }
 
     fn sleeps_on_a_letter(&mut self, now_ns: u64, station: &Station) -> bool {
