@@ -286,8 +286,6 @@ impl Ends {
         let report = server.finish().report(0);
         report.loses_nothing();
         assert_eq!(report.all("listeners")[0]["window_ms"], 0.0);
-        let window_ms = 3.0 * self.round_trip.as_secs_f64() * 1e3;
-        assert!(report.elapsed_ms() < window_ms, "{}", report.elapsed_ms());
     }
 
     /// One client's request blocks the core for longer than the second that counts as of late,

@@ -73,6 +73,12 @@ impl Program {
         let this = std::env::current_exe().expect("the test binary knows its path");
         let profile = this.parent().and_then(|deps| deps.parent());
         let path = profile.expect("…/deps/it").join("examples").join(name);
+        assert!(
+            path.exists(),
+            "the example {name} is not built: `cargo test --test it` builds none; run \
+             `cargo build --examples` first, with the same profile ({} is missing)",
+            path.display()
+        );
         let mut command = Command::new(&path);
         command.args(words);
         Program::start(&format!("example {name} {}", words.join(" ")), command)

@@ -19,8 +19,8 @@ use crate::server::conclude;
 use crate::sys;
 
 promises![
-    a_storm_of_250_ms_is_one_stop_with_one_report,
-    a_storm_of_250_ms_on_a_foreign_thread_is_one_stop_with_one_report,
+    a_storm_of_150_ms_is_one_stop_with_one_report,
+    a_storm_of_150_ms_on_a_foreign_thread_is_one_stop_with_one_report,
     a_storm_of_two_seconds_leaves_by_a_signal_of_it,
     a_signal_after_the_last_look_ends_nobody,
     each_signal_that_may_be_chosen_stops,
@@ -59,14 +59,15 @@ fn storm(program: &Program, length: Duration) -> u32 {
     sent
 }
 
-/// A hook holds the stop for 900 ms; after 300 ms the next signal would count.
+/// A hook holds the stop for 900 ms; after 300 ms the next signal would count. So the storm lasts for
+/// half of that: the last one may be sent late, and be heard late, on a machine that is busy.
 #[track_caller]
 fn one_stop(words: &[&str]) {
     let _alone = heavy();
     let mut server = Program::role("stormy", words);
     server.line("running");
-    let sent = storm(&server, Duration::from_millis(250));
-    assert!(sent > 1_000, "that was no storm: {sent}");
+    let sent = storm(&server, Duration::from_millis(150));
+    assert!(sent > 600, "that was no storm: {sent}");
     let ended = server.finish();
     let report = ended.report(0);
     report.loses_nothing();
@@ -82,11 +83,11 @@ fn one_stop(words: &[&str]) {
     );
 }
 
-fn a_storm_of_250_ms_is_one_stop_with_one_report() {
+fn a_storm_of_150_ms_is_one_stop_with_one_report() {
     one_stop(&["hook=900"]);
 }
 
-fn a_storm_of_250_ms_on_a_foreign_thread_is_one_stop_with_one_report() {
+fn a_storm_of_150_ms_on_a_foreign_thread_is_one_stop_with_one_report() {
     one_stop(&["hook=900", "foreign=true"]);
 }
 
