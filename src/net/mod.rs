@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod connect;
+mod group;
 mod listener;
 mod payload;
 mod record;
@@ -18,7 +19,8 @@ mod stream;
 pub use crate::config::DrainPolicy;
 pub use crate::io::errors::{TooLate, WriteError};
 pub use crate::ring::buffers::Chunk;
-pub use listener::{Listener, TcpListener};
+pub use group::Listener;
+pub use listener::TcpListener;
 pub use payload::Payload;
 pub use record::{NextRequest, Sending};
 pub use split::{ReadHalf, WriteHalf};
