@@ -19,8 +19,8 @@ use crate::server::conclude;
 use crate::sys;
 
 promises![
-    a_storm_of_150_ms_is_one_stop_with_one_report,
-    a_storm_of_150_ms_on_a_foreign_thread_is_one_stop_with_one_report,
+    a_short_storm_is_one_stop_with_one_report,
+    a_short_storm_on_a_foreign_thread_is_one_stop_with_one_report,
     a_storm_of_two_seconds_leaves_by_a_signal_of_it,
     a_signal_after_the_last_look_ends_nobody,
     each_signal_that_may_be_chosen_stops,
@@ -66,8 +66,11 @@ fn one_stop(words: &[&str]) {
     let _alone = heavy();
     let mut server = Program::role("stormy", words);
     server.line("running");
-    let sent = storm(&server, Duration::from_millis(150));
-    assert!(sent > 600, "that was no storm: {sent}");
+    let sent = storm(&server, Duration::from_millis(length_ms()));
+    assert!(
+        u64::from(sent) > 4 * length_ms(),
+        "that was no storm: {sent}"
+    );
     let ended = server.finish();
     let report = ended.report(0);
     report.loses_nothing();
@@ -83,11 +86,19 @@ fn one_stop(words: &[&str]) {
     );
 }
 
-fn a_storm_of_150_ms_is_one_stop_with_one_report() {
+/// How long the storm lasts that is to be one stop (ms). A signal that is heard 300 ms after the first
+/// one counts as a second, so that of a longer storm a coordinator that is kept from its processor
+/// hears two: up to 290 is for a machine with nothing else to do.
+fn length_ms() -> u64 {
+    let asked = std::env::var("EVENFALL_STORM_MS").ok();
+    asked.and_then(|asked| asked.parse().ok()).unwrap_or(150)
+}
+
+fn a_short_storm_is_one_stop_with_one_report() {
     one_stop(&["hook=900"]);
 }
 
-fn a_storm_of_150_ms_on_a_foreign_thread_is_one_stop_with_one_report() {
+fn a_short_storm_on_a_foreign_thread_is_one_stop_with_one_report() {
     one_stop(&["hook=900", "foreign=true"]);
 }
 
