@@ -86,6 +86,7 @@ fn read_all(mut peer: Peer, pause: Duration) -> JoinHandle<io::Result<usize>> {
                 0 => return Ok(bytes),
                 read => bytes += read,
             }
+            // A slow reader is one that lets time go by.
             std::thread::sleep(pause);
         }
     })
@@ -185,6 +186,7 @@ async fn quiet(core: &Core, listener: TcpListener) -> io::Result<()> {
     // Nobody waits for this thread: a task that did would be something to
     // wait for, and what is looked at here is the lingering alone.
     let _reader = std::thread::spawn(move || {
+        // Longer than the quiet period, which must not begin meanwhile: the time is the point.
         std::thread::sleep(Duration::from_millis(900));
         read_all(peer, Duration::ZERO).join()
     });
