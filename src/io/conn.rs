@@ -33,7 +33,7 @@ use super::few::Few;
 use super::outbound::{Outbound, Segment};
 use super::parked::Parked;
 use crate::config::{CONNS_GROWTH_MIN, CONNS_GROWTH_PART, DrainPolicy, HIGH_WATER_BYTES};
-use crate::ring::buffers::Chunk;
+use crate::ring::chunk::Chunk;
 use crate::wheel::Key;
 
 /// Where a connection came from. The stop waits for accepted ones only.

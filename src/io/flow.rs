@@ -9,7 +9,7 @@ use super::closing::Stage;
 use super::conn::{Conn, Incoming, Recv, WriteFailure};
 use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
-use crate::ring::buffers::Chunk;
+use crate::ring::chunk::Chunk;
 use crate::ring::port::Sqe;
 use crate::ring::sys::socket;
 use crate::ring::token::{Kind, Token};
@@ -165,8 +165,13 @@ impl Io {
 
     /// Arms the receives that ran out of buffers, as many as there are buffers now.
     pub(crate) fn feed_starved(&mut self) {
-        let mut free = self.driver.pool().free();
-        while free > 0 {
+        if self.starved.is_empty() {
+            return;
+        }
+        // Once for all that met the same empty ring, whether or not buffers came back meanwhile.
+        self.driver.pool().grow();
+        let mut ready = self.driver.pool().ready();
+        while ready > 0 {
             let Some(index) = self.starved.pop_front() else {
                 return;
             };
@@ -174,7 +179,7 @@ impl Io {
                 if conn.recv == Recv::Starved {
                     conn.recv = Recv::Off;
                     self.arm_recv(index);
-                    free -= 1;
+                    ready -= 1;
                 }
             }
         }

@@ -19,7 +19,7 @@ use bytes::Bytes;
 
 use super::few::Few;
 use crate::config::{SEND_BYTES, SEND_IOVECS, TAIL_BYTES};
-use crate::ring::buffers::Chunk;
+use crate::ring::chunk::Chunk;
 use crate::ring::gather::Gather;
 use crate::ring::port::Sqe;
 

@@ -18,7 +18,7 @@ mod stream;
 
 pub use crate::config::DrainPolicy;
 pub use crate::io::errors::{TooLate, WriteError};
-pub use crate::ring::buffers::Chunk;
+pub use crate::ring::chunk::Chunk;
 pub use group::Listener;
 pub use listener::TcpListener;
 pub use payload::Payload;

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use crate::io::outbound::Segment;
-use crate::ring::buffers::Chunk;
+use crate::ring::chunk::Chunk;
 
 /// Bytes that are handed over for sending: a [`Chunk`] in the buffer it came in, or owned memory.
 #[derive(Debug)]

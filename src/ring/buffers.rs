@@ -1,22 +1,31 @@
 //! The pool of receive buffers, and the chunks it lends out.
 //!
-//! One pool a core: a fixed number of equal buffers that the kernel fills in the order it finds
-//! them in the buffer ring. A filled buffer comes out as a [`Chunk`]; when the last chunk that
-//! looks into it is dropped it goes back into the ring, at once.
+//! ```text
+//!               ring, first in first out
+//!   stock ──▶ ┌──────────────────────────┐ ──▶ the kernel fills one ──▶ a chunk
+//!  (on want)  └──────────────────────────┘                                │
+//!                          ▲                    its last clone is dropped │
+//!                          └──────────────────────────────────────────────┘
+//! ```
+//! One pool a core: equal buffers that the kernel fills in the order it finds them in the buffer
+//! ring. A filled buffer comes out as a [`Chunk`]; when the last chunk that looks into it is
+//! dropped it goes back into the ring, at once.
+//!
+//! Few buffers stay in the cache, and many do not: so the ring begins with few, and takes more from
+//! the stock each time the kernel found it empty. What is in the stock was never touched, and is no
+//! memory yet.
 //!
 //! A chunk keeps the pool alive, so it may outlive the ring (in a thread-local, say): then its
-//! buffer goes back into memory that no kernel reads any more.
+//! buffer goes back into memory that no kernel reads any more, and the last one frees it.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::cell::{Cell, RefCell};
-use std::ops::{Deref, RangeBounds};
+use std::cell::Cell;
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use io_uring::types::BufRingEntry;
 
-use crate::config::{BUFFER_BYTES, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_LOW};
+use crate::config::{BUFFER_BYTES, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_FIRST, POOL_LOW};
 
 /// The kernel's name for the pool; there is one in a ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -28,11 +37,11 @@ const PAGE: usize = 4096;
 const NOBODY: u32 = u32::MAX;
 
 /// The pool of one core.
-#[derive(Clone, Debug)]
-pub(crate) struct Pool(Rc<Buffers>);
+#[derive(Debug)]
+pub(crate) struct Pool(NonNull<Buffers>);
 
 /// The memory of a pool.
-struct Buffers {
+pub(super) struct Buffers {
     /// `POOL_BUFFERS` buffers of `BUFFER_BYTES` each. A buffer is written by the kernel while it
     /// is in the ring, and read by chunks while its count is above zero; never both.
     memory: NonNull<u8>,
@@ -40,54 +49,55 @@ struct Buffers {
     ring: NonNull<BufRingEntry>,
     /// Where the next buffer is put; the kernel reads a copy of it in the ring itself.
     tail: Cell<u16>,
-    /// How many chunks look into each buffer. Zero: it is in the ring.
+    /// How many buffers have ever been in the ring; the others are the stock.
+    stocked: Cell<u16>,
+    /// How many chunks look into each buffer. Zero: it is in the ring or in the stock.
     chunks: Box<[Cell<u32>]>,
-    /// Which connection each lent buffer is charged to, or `NOBODY`.
+    /// Which connection each lent buffer is charged to, or `NOBODY`; of the others it means nothing.
     charged_to: Box<[Cell<u32>]>,
-    /// How many lent buffers are charged to each connection, by its index.
-    charges: RefCell<Vec<u32>>,
-    /// How many buffers are not in the ring.
+    /// How many buffers are lent, that is, have chunks.
     lent: Cell<u32>,
-}
-
-impl std::fmt::Debug for Buffers {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Buffers")
-            .field("lent", &self.lent)
-            .finish_non_exhaustive()
-    }
+    /// One for the `Pool` while it is there, and one for each time it was leaked. At none of them
+    /// the last lent buffer that comes back frees all.
+    holders: Cell<u32>,
 }
 
 impl Pool {
-    /// A pool with all its buffers in the ring.
+    /// A pool with its first buffers in the ring.
     pub(crate) fn new() -> Pool {
-        let memory = allocate(memory_layout());
-        let ring = allocate(ring_layout()).cast::<BufRingEntry>();
         let pool = Buffers {
-            memory,
-            ring,
+            memory: allocate(memory_layout()),
+            ring: allocate(ring_layout()).cast::<BufRingEntry>(),
             tail: Cell::new(0),
+            stocked: Cell::new(0),
             chunks: (0..POOL_BUFFERS).map(|_| Cell::new(0)).collect(),
             charged_to: (0..POOL_BUFFERS).map(|_| Cell::new(NOBODY)).collect(),
-            charges: RefCell::new(Vec::new()),
             lent: Cell::new(0),
+            holders: Cell::new(1),
         };
-        for id in 0..POOL_BUFFERS {
-            pool.put(id);
-        }
-        Pool(Rc::new(pool))
+        pool.stock(POOL_FIRST);
+        Pool(NonNull::from(Box::leak(Box::new(pool))))
+    }
+
+    /// The pool's memory.
+    #[inline]
+    fn buffers(&self) -> &Buffers {
+        // SAFETY: made from a box in `new`, and counted in `holders` until this value is dropped,
+        // so nobody frees it before. It is only ever borrowed shared.
+        unsafe { self.0.as_ref() }
     }
 
     /// Where the ring shared with the kernel lies, and how many entries it has.
     pub(crate) fn ring_address(&self) -> (u64, u16) {
-        (self.0.ring.as_ptr() as u64, POOL_BUFFERS)
+        (self.buffers().ring.as_ptr() as u64, POOL_BUFFERS)
     }
 
-    /// The chunk the kernel has just filled: `len` bytes of buffer `id`, charged to the
-    /// connection at index `to`. `None` if the kernel names a buffer it was not lent.
+    /// Takes buffer `id`, into which the kernel has just put `len` bytes, for one chunk, and charges
+    /// it to the connection at index `to`. Where its bytes begin; `None` if the kernel names a
+    /// buffer it was not lent.
     #[inline]
-    pub(crate) fn filled(&self, id: u16, len: usize, to: u32) -> Option<Chunk> {
-        let pool = &*self.0;
+    pub(super) fn lend(&self, id: u16, len: usize, to: u32) -> Option<NonNull<u8>> {
+        let pool = self.buffers();
         let chunks = pool.chunks.get(usize::from(id))?;
         if chunks.get() != 0 || len > BUFFER_BYTES {
             debug_assert!(
@@ -98,59 +108,89 @@ impl Pool {
         }
         chunks.set(1);
         pool.lent.set(pool.lent.get() + 1);
-        pool.charge(id, to);
-        Some(Chunk {
-            place: Place::Pool {
-                pool: self.0.clone(),
-                id,
-            },
-            start: 0,
-            end: len as u32,
-        })
+        pool.charged_to[usize::from(id)].set(to);
+        Some(pool.first_byte(id))
     }
 
-    /// How many buffers are lent out of the ring.
+    /// The memory, for chunks to find their way home.
+    #[inline]
+    pub(super) fn home(&self) -> NonNull<Buffers> {
+        self.0
+    }
+
+    /// The kernel found no buffer in the ring: as many again go there from the stock as were there,
+    /// as far as there are any.
+    pub(crate) fn grow(&self) {
+        let pool = self.buffers();
+        pool.stock(pool.stocked.get());
+    }
+
+    /// How many buffers are lent.
     pub(crate) fn lent(&self) -> u32 {
-        self.0.lent.get()
+        self.buffers().lent.get()
     }
 
-    /// How many buffers the kernel can still fill.
+    /// How many buffers the kernel can fill now.
+    #[inline]
+    pub(crate) fn ready(&self) -> u32 {
+        let pool = self.buffers();
+        u32::from(pool.stocked.get()) - pool.lent.get()
+    }
+
+    /// How many buffers are not lent, with the stock.
     #[inline]
     pub(crate) fn free(&self) -> u32 {
-        u32::from(POOL_BUFFERS) - self.0.lent.get()
+        u32::from(POOL_BUFFERS) - self.lent()
     }
 
-    /// Whether the connection at `index` has its share, or the pool little left: what it keeps is
-    /// to be copied then.
+    /// Whether the pool has little left, or less than half and the connection at `index` has more
+    /// than its share of that: what it keeps is to be copied then.
+    ///
+    /// A connection's share is counted only here, where it matters; kept as a sum for each
+    /// connection it cost a twentieth of an echo's instructions.
     #[inline]
     pub(crate) fn is_short(&self, index: u32) -> bool {
-        self.free() < u32::from(POOL_LOW) || self.charged(index) > u32::from(CONN_SHARE_CHUNKS)
+        let free = self.free();
+        free < u32::from(POOL_BUFFERS / 2)
+            && (free < u32::from(POOL_LOW) || self.charged(index) > u32::from(CONN_SHARE_CHUNKS))
     }
 
     /// How many buffers are charged to the connection at `index`.
-    #[inline]
     pub(crate) fn charged(&self, index: u32) -> u32 {
-        self.0
-            .charges
-            .borrow()
-            .get(index as usize)
-            .copied()
-            .unwrap_or(0)
+        let pool = self.buffers();
+        let lent = |id: usize| pool.chunks[id].get() > 0 && pool.charged_to[id].get() == index;
+        let count = (0..usize::from(pool.stocked.get())).filter(|id| lent(*id));
+        count.count() as u32
     }
 
     /// Forgets the connection at `index`: what it still holds is charged to nobody, so that the
     /// next connection of that index begins with none.
     pub(crate) fn forget(&self, index: u32) {
-        if self.charged(index) == 0 {
+        if self.lent() == 0 {
             return;
         }
-        for charged_to in &self.0.charged_to {
+        for charged_to in &self.buffers().charged_to {
             if charged_to.get() == index {
                 charged_to.set(NOBODY);
             }
         }
-        if let Some(charge) = self.0.charges.borrow_mut().get_mut(index as usize) {
-            *charge = 0;
+    }
+
+    /// The memory is never freed from now on, not even when this value is dropped: the kernel may
+    /// still write to it.
+    pub(crate) fn leak(&self) {
+        let holders = &self.buffers().holders;
+        holders.set(holders.get() + 1);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let buffers = self.buffers();
+        buffers.holders.set(buffers.holders.get() - 1);
+        if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
+            // SAFETY: this value was the last to hold the memory, and no chunk looks into it.
+            unsafe { Buffers::free(self.0) };
         }
     }
 }
@@ -158,10 +198,20 @@ impl Pool {
 impl Buffers {
     /// The first byte of buffer `id`.
     #[inline]
-    fn address(&self, id: u16) -> *mut u8 {
-        // SAFETY: `id` is below POOL_BUFFERS: it comes from `Pool::new` or from a chunk, whose id
-        // `filled` has looked up in an array of that length. So the offset is inside `memory`.
-        unsafe { self.memory.as_ptr().add(usize::from(id) * BUFFER_BYTES) }
+    fn first_byte(&self, id: u16) -> NonNull<u8> {
+        // SAFETY: `id` is below POOL_BUFFERS: it comes from `stock` or has been looked up in an
+        // array of that length by `lend`. So the offset is inside `memory`.
+        unsafe { self.memory.add(usize::from(id) * BUFFER_BYTES) }
+    }
+
+    /// Puts up to `count` buffers of the stock into the ring.
+    fn stock(&self, count: u16) {
+        let first = self.stocked.get();
+        let end = first.saturating_add(count).min(POOL_BUFFERS);
+        for id in first..end {
+            self.put(id);
+        }
+        self.stocked.set(end);
     }
 
     /// Puts buffer `id` at the tail of the ring, where the kernel finds it.
@@ -174,7 +224,7 @@ impl Buffers {
         // SAFETY: zeroed at `allocate`, so a valid entry; the kernel reads entries only below
         // the tail, so nobody else touches this one.
         let entry = unsafe { &mut *entry };
-        entry.set_addr(self.address(id) as u64);
+        entry.set_addr(self.first_byte(id).as_ptr() as u64);
         entry.set_len(BUFFER_BYTES as u32);
         entry.set_bid(id);
         self.tail.set(tail.wrapping_add(1));
@@ -187,42 +237,56 @@ impl Buffers {
         shared.store(self.tail.get(), Ordering::Release);
     }
 
-    /// Charges buffer `id` to the connection at index `to`.
-    #[inline]
-    fn charge(&self, id: u16, to: u32) {
-        self.charged_to[usize::from(id)].set(to);
-        let mut charges = self.charges.borrow_mut();
-        let at = to as usize;
-        if charges.len() <= at {
-            charges.resize(at + 1, 0);
+    /// One chunk more looks into buffer `id`; `false` if that is too many to count.
+    pub(super) fn retain(&self, id: u16) -> bool {
+        let chunks = &self.chunks[usize::from(id)];
+        match chunks.get().checked_add(1) {
+            Some(count) => {
+                chunks.set(count);
+                true
+            }
+            None => false,
         }
-        charges[at] += 1;
     }
 
-    /// One chunk less looks into buffer `id`; the last one puts it back into the ring.
+    /// One chunk less looks into buffer `id`; the last one puts it back into the ring. If there is
+    /// no pool any more, and no other chunk, the memory is freed.
+    ///
+    /// # Safety
+    ///
+    /// `this` is the home of the chunk, which counts in `chunks[id]` and is not used again.
     #[inline]
-    fn release(&self, id: u16) {
-        let chunks = &self.chunks[usize::from(id)];
+    pub(super) unsafe fn release(this: NonNull<Buffers>, id: u16) {
+        // SAFETY: buffer `id` is lent, so the memory is there (`Pool::drop`, and below).
+        let buffers = unsafe { this.as_ref() };
+        let chunks = &buffers.chunks[usize::from(id)];
         chunks.set(chunks.get() - 1);
         if chunks.get() > 0 {
             return;
         }
-        let owner = self.charged_to[usize::from(id)].replace(NOBODY);
-        if let Some(charge) = self.charges.borrow_mut().get_mut(owner as usize) {
-            *charge = charge.saturating_sub(1);
+        buffers.lent.set(buffers.lent.get() - 1);
+        buffers.put(id);
+        if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
+            // SAFETY: nobody holds the memory, and this was the last chunk.
+            unsafe { Buffers::free(this) };
         }
-        self.lent.set(self.lent.get() - 1);
-        self.put(id);
     }
-}
 
-impl Drop for Buffers {
-    fn drop(&mut self) {
-        // SAFETY: allocated with this layout in `Pool::new`; the last owner is going, and the
-        // driver keeps a pool as long as the kernel may write to it.
-        unsafe { dealloc(self.memory.as_ptr(), memory_layout()) };
+    /// Gives all memory back.
+    ///
+    /// # Safety
+    ///
+    /// `this` was made in `Pool::new`, and neither a pool nor a chunk is left that names it. The
+    /// kernel does not write to the buffers any more (a driver that cannot know this leaks its
+    /// pool).
+    #[cold]
+    unsafe fn free(this: NonNull<Buffers>) {
+        // SAFETY: `Pool::new` made it of a box, and this is the last use.
+        let buffers = unsafe { Box::from_raw(this.as_ptr()) };
+        // SAFETY: allocated with this layout in `Pool::new`, and nobody looks into it any more.
+        unsafe { dealloc(buffers.memory.as_ptr(), memory_layout()) };
         // SAFETY: as above.
-        unsafe { dealloc(self.ring.as_ptr().cast(), ring_layout()) };
+        unsafe { dealloc(buffers.ring.as_ptr().cast(), ring_layout()) };
     }
 }
 
@@ -253,198 +317,10 @@ fn allocate(layout: Layout) -> NonNull<u8> {
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
-/// Bytes that arrived, in the buffer the kernel put them into.
-///
-/// A chunk derefs to `[u8]`. It is narrowed and split without copying; it is cloned without
-/// copying too. Sent back with [`TcpStream::send`](crate::net::TcpStream::send) it travels in the
-/// buffer it came in. An empty chunk from [`recv`](crate::net::TcpStream::recv) is the end of the
-/// stream.
-///
-/// Buffers are few (a pool belongs to one core), so a chunk that is kept for long should be
-/// copied out: a connection that holds more than its share gets its further bytes copied to
-/// memory of its own.
-///
-/// A chunk stays on its core:
-/// ```compile_fail
-/// fn elsewhere(chunk: evenfall::net::Chunk) {
-///     std::thread::spawn(move || chunk.len());
-/// }
-/// ```
-///
-/// # Shutdown
-///
-/// Chunks stay readable through every phase and after it, as long as they are kept.
-pub struct Chunk {
-    /// Where the bytes are.
-    place: Place,
-    /// The first byte's place in the buffer; at most `end`.
-    start: u32,
-    /// One past the last byte's place; at most the buffer's length.
-    end: u32,
-}
-
-/// Where a chunk's bytes are.
-enum Place {
-    /// In a buffer of a pool: this chunk counts in `chunks[id]`.
-    Pool { pool: Rc<Buffers>, id: u16 },
-    /// In memory of its own. Two steps away, for this is rare and every chunk would be larger.
-    Heap(Rc<Box<[u8]>>),
-    /// Nowhere: there are none.
-    Nowhere,
-}
-
-impl Chunk {
-    /// No bytes: the end of a stream.
-    pub(crate) fn empty() -> Chunk {
-        Chunk {
-            place: Place::Nowhere,
-            start: 0,
-            end: 0,
-        }
-    }
-
-    /// The same bytes in memory of their own; a buffer of the pool goes back at once.
-    pub(crate) fn into_heap(self) -> Chunk {
-        match &self.place {
-            Place::Heap(_) | Place::Nowhere => self,
-            Place::Pool { .. } => self.copied(),
-        }
-    }
-
-    /// Whether the bytes are in a buffer of the pool.
-    pub(crate) fn is_pooled(&self) -> bool {
-        matches!(self.place, Place::Pool { .. })
-    }
-
-    /// Splits at `at`: this chunk keeps the bytes from `at` on, the result has those before it.
-    /// An `at` beyond the end is the end. Nothing is copied.
-    #[must_use = "the bytes before the split are gone with the result"]
-    pub fn split_to(&mut self, at: usize) -> Chunk {
-        let middle = self.start + at.min(self.len()) as u32;
-        let mut head = self.clone();
-        head.end = middle;
-        self.start = middle;
-        head
-    }
-
-    /// Drops the first `count` bytes, or all if there are fewer.
-    pub fn advance(&mut self, count: usize) {
-        self.start += count.min(self.len()) as u32;
-    }
-
-    /// Keeps only the first `len` bytes.
-    pub fn truncate(&mut self, len: usize) {
-        self.end = self.start + len.min(self.len()) as u32;
-    }
-
-    /// A chunk of the bytes in `range` (relative to this chunk; what lies outside is left out),
-    /// without copying.
-    #[must_use]
-    pub fn slice(&self, range: impl RangeBounds<usize>) -> Chunk {
-        use std::ops::Bound;
-        let from = match range.start_bound() {
-            Bound::Included(&at) => at,
-            Bound::Excluded(&at) => at.saturating_add(1),
-            Bound::Unbounded => 0,
-        };
-        let to = match range.end_bound() {
-            Bound::Included(&at) => at.saturating_add(1),
-            Bound::Excluded(&at) => at,
-            Bound::Unbounded => self.len(),
-        };
-        let mut part = self.clone();
-        part.truncate(to);
-        part.advance(from);
-        part
-    }
-}
-
-impl Clone for Chunk {
-    fn clone(&self) -> Chunk {
-        let place = match &self.place {
-            Place::Heap(bytes) => Place::Heap(bytes.clone()),
-            Place::Nowhere => Place::Nowhere,
-            Place::Pool { pool, id } => {
-                let chunks = &pool.chunks[usize::from(*id)];
-                match chunks.get().checked_add(1) {
-                    Some(count) => chunks.set(count),
-                    // Four billion clones of one chunk: a copy is as good.
-                    None => return self.copied(),
-                }
-                Place::Pool {
-                    pool: pool.clone(),
-                    id: *id,
-                }
-            }
-        };
-        Chunk {
-            place,
-            start: self.start,
-            end: self.end,
-        }
-    }
-}
-
-impl Chunk {
-    /// A copy in memory of its own.
-    fn copied(&self) -> Chunk {
-        Chunk {
-            start: 0,
-            end: self.end - self.start,
-            place: Place::Heap(Rc::new(self.as_ref().into())),
-        }
-    }
-}
-
-impl Drop for Chunk {
-    #[inline]
-    fn drop(&mut self) {
-        if let Place::Pool { pool, id } = &self.place {
-            pool.release(*id);
-        }
-    }
-}
-
-impl Deref for Chunk {
-    type Target = [u8];
-
-    #[inline]
-    fn deref(&self) -> &[u8] {
-        match &self.place {
-            Place::Nowhere => &[],
-            Place::Heap(bytes) => &bytes[self.start as usize..self.end as usize],
-            Place::Pool { pool, id } => {
-                let address = pool.address(*id).cast_const();
-                // SAFETY: `start` is at most `end`, which is at most BUFFER_BYTES (`filled`, and
-                // every narrowing keeps it), so both lie in buffer `id`.
-                let from = unsafe { address.add(self.start as usize) };
-                // SAFETY: the range is inside the buffer, which was zeroed at first and then
-                // written by the kernel; this chunk counts in `chunks[id]`, so the buffer is not
-                // in the ring and nobody writes to it.
-                unsafe { std::slice::from_raw_parts(from, (self.end - self.start) as usize) }
-            }
-        }
-    }
-}
-
-impl AsRef<[u8]> for Chunk {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
-
-impl std::fmt::Debug for Chunk {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Chunk")
-            .field("len", &self.len())
-            .field("pooled", &self.is_pooled())
-            .finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ring::chunk::Chunk;
 
     #[test]
     fn a_buffer_goes_back_with_the_last_chunk_that_looks_into_it() {
@@ -466,8 +342,55 @@ mod tests {
     fn a_chunk_outlives_its_pool() {
         let pool = Pool::new();
         let chunk = pool.filled(0, 5, 0).expect("buffer 0 is free");
+        let other = pool.filled(1, 5, 0).expect("buffer 1 is free");
         drop(pool);
+        drop(other);
         assert_eq!(&*chunk, &[0; 5]);
+        assert_eq!(&*chunk.clone(), &[0; 5]);
+    }
+
+    #[test]
+    fn a_leaked_pool_stays_when_its_last_chunk_is_gone() {
+        let pool = Pool::new();
+        let memory = pool.0;
+        let chunk = pool.filled(0, 5, 0).expect("buffer 0 is free");
+        pool.leak();
+        drop(pool);
+        drop(chunk);
+        // SAFETY: a leaked pool is never freed; that it is so is what this test asks (the sanitizer
+        // and valgrind see it fail).
+        let buffers = unsafe { memory.as_ref() };
+        assert_eq!((buffers.lent.get(), buffers.holders.get()), (0, 1));
+    }
+
+    #[test]
+    fn an_empty_ring_takes_as_many_again_until_the_stock_is_used_up() {
+        let pool = Pool::new();
+        let mut ready = u32::from(POOL_FIRST);
+        while ready < u32::from(POOL_BUFFERS) {
+            assert_eq!(pool.ready(), ready);
+            pool.grow();
+            ready *= 2;
+        }
+        pool.grow();
+        assert_eq!((pool.ready(), pool.free()), (ready, ready));
+    }
+
+    #[test]
+    fn a_share_counts_only_while_less_than_half_is_free() {
+        let pool = Pool::new();
+        let half = POOL_BUFFERS / 2;
+        let lend = |ids: std::ops::Range<u16>, to| -> Vec<Chunk> {
+            ids.map(|id| pool.filled(id, 1, to).expect("it is free"))
+                .collect()
+        };
+        let heavy = lend(0..half, 1);
+        assert!(!pool.is_short(1), "half of them are free");
+        let light = lend(half..half + 1, 2);
+        assert!(pool.is_short(1) && !pool.is_short(2));
+        let more = lend(half + 1..POOL_BUFFERS - POOL_LOW + 1, 3);
+        assert!(pool.is_short(2), "little is left for anybody");
+        drop((heavy, light, more));
     }
 
     #[test]

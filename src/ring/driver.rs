@@ -12,7 +12,8 @@ use std::task::Waker;
 
 use crate::config::CATCH_UP_ENTERS;
 use crate::error::Error;
-use crate::ring::buffers::{Chunk, Pool};
+use crate::ring::buffers::Pool;
+use crate::ring::chunk::Chunk;
 use crate::ring::port::{Cqe, Port, Sqe, Wait};
 use crate::ring::slot::{Abandoned, Completed, Key, Lent, Slots};
 use crate::ring::sys::event::EventFd;
@@ -359,7 +360,7 @@ impl Driver {
         drop(self.port.take());
         if held > 0 {
             std::mem::forget(std::mem::take(&mut self.slots));
-            std::mem::forget(self.pool.clone());
+            self.pool.leak();
             std::mem::forget(self.alarm.clone());
         }
         held

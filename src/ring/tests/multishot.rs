@@ -5,8 +5,8 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 
 use super::{ALARM_ONLY, PATIENCE, close_empty, open, reap_until, settle};
-use crate::config::{BUFFER_BYTES, POOL_BUFFERS};
-use crate::ring::buffers::Chunk;
+use crate::config::{BUFFER_BYTES, POOL_BUFFERS, POOL_FIRST};
+use crate::ring::chunk::Chunk;
 use crate::ring::driver::{Completion, Driver};
 use crate::ring::port::{Sqe, Wait};
 use crate::ring::token::{Kind, Token};
@@ -15,7 +15,7 @@ use crate::ring::token::{Kind, Token};
 const INDEX: u32 = 3;
 
 /// More than the whole pool holds.
-const TOTAL: usize = (POOL_BUFFERS as usize + 100) * BUFFER_BYTES;
+const TOTAL: usize = (2 * POOL_BUFFERS as usize + 100) * BUFFER_BYTES;
 
 /// The byte at that place of the stream.
 fn byte_at(place: usize) -> u8 {
@@ -112,9 +112,9 @@ fn a_receive_that_empties_the_pool_ends_and_loses_no_byte() {
     driver.submit(recv, arming(Kind::Recv, 1));
     let (chunks, ended) = receive(&mut driver, &mut sender, arming(Kind::Recv, 1));
     assert_eq!(ended, -libc::ENOBUFS, "the pool is empty");
-    assert_eq!(chunks.len(), usize::from(POOL_BUFFERS));
-    assert_eq!(driver.pool().free(), 0);
-    assert_eq!(driver.pool().charged(INDEX), u32::from(POOL_BUFFERS));
+    assert_eq!(chunks.len(), usize::from(POOL_FIRST));
+    assert_eq!(driver.pool().ready(), 0);
+    assert_eq!(driver.pool().charged(INDEX), u32::from(POOL_FIRST));
     let mut bytes = joined(&chunks);
 
     // With nothing in the pool an arming fails at once, and takes nothing from the socket.
@@ -122,9 +122,20 @@ fn a_receive_that_empties_the_pool_ends_and_loses_no_byte() {
     let (none, ended) = receive(&mut driver, &mut sender, arming(Kind::Recv, 2));
     assert_eq!((none.len(), ended), (0, -libc::ENOBUFS));
 
+    // What the stock has is another half of it.
+    driver.pool().grow();
+    driver.submit(recv, arming(Kind::Recv, 3));
+    let (more, ended) = receive(&mut driver, &mut sender, arming(Kind::Recv, 3));
+    assert_eq!(
+        (more.len(), ended),
+        (usize::from(POOL_FIRST), -libc::ENOBUFS)
+    );
+    bytes.extend(joined(&more));
+    drop(more);
+
     drop(chunks);
     assert_eq!(driver.pool().lent(), 0, "every buffer came back");
-    let mut generation = 2;
+    let mut generation = 3;
     let ended = loop {
         generation += 1;
         driver.submit(recv, arming(Kind::Recv, generation));
