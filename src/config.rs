@@ -49,6 +49,9 @@ pub(crate) const POOL_LOW: u16 = POOL_BUFFERS / 8;
 
 // One turn.
 
+/// Completions copied out of the queue in one go.
+pub(crate) const COMPLETIONS_AT_ONCE: usize = 256;
+
 /// Task polls in one turn, so that completions and a stop are looked at in between.
 pub(crate) const TASK_BUDGET: usize = 256;
 

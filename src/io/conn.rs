@@ -23,7 +23,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use socket2::SockRef;
 
@@ -56,6 +56,25 @@ pub(super) enum Recv {
     Stopping(u32),
     /// No receive is in the kernel, for want of buffers; the record is in the list of the starved.
     Starved,
+}
+
+/// What can be said at once of a request that is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestNow {
+    /// A byte of it is here.
+    Begun,
+    /// Nothing is here, and the handler waits.
+    Waits,
+    /// Neither, or not so simple: nothing has happened.
+    Unclear,
+}
+
+impl Recv {
+    /// Whether the receive of this generation is in the kernel.
+    #[inline]
+    pub(super) fn is_of(self, generation: u32) -> bool {
+        matches!(self, Recv::Armed(of) | Recv::Stopping(of) if of == generation)
+    }
 }
 
 /// What the receiving side has met.
@@ -194,23 +213,47 @@ impl Conn {
         self.write_failure.is_some() || matches!(self.incoming, Incoming::Failed(_))
     }
 
+    /// Whether both directions are open and nothing was told: as nearly always.
+    #[inline]
+    fn is_plain(&self) -> bool {
+        self.stage == Stage::Open
+            && self.incoming == Incoming::Open
+            && self.write_failure.is_none()
+            && !self.told
+            && !self.fin_sent
+    }
+
     /// Whether the user side may still write.
+    #[inline]
     fn may_write(&self) -> io::Result<()> {
-        if let Some(failure) = self.write_failure {
-            return Err(super::errors::write_failed(failure.errno, failure.taken));
+        if self.stage == Stage::Open && !self.fin_sent && !self.is_dead() {
+            Ok(())
+        } else {
+            Err(self.refused_write())
         }
-        if let Incoming::Failed(errno) = self.incoming {
-            return Err(super::errors::write_failed(errno, self.taken));
-        }
-        match self.stage {
-            Stage::Open if !self.fin_sent => Ok(()),
-            _ => Err(super::errors::closed()),
+    }
+
+    /// Why the user side may not write any more.
+    #[cold]
+    fn refused_write(&self) -> io::Error {
+        match (self.write_failure, self.incoming) {
+            (Some(failure), _) => super::errors::write_failed(failure.errno, failure.taken),
+            (None, Incoming::Failed(errno)) => super::errors::write_failed(errno, self.taken),
+            _ => super::errors::closed(),
         }
     }
 
     /// Ends the request under way. Whether there was one, and it counts as answered.
     fn end_request(&mut self) -> bool {
         std::mem::take(&mut self.in_request) && !self.is_dead()
+    }
+
+    /// Bytes came for the reader.
+    #[inline]
+    pub(super) fn deliver(&mut self, chunk: Chunk, wakers: &mut Vec<Waker>) {
+        self.inbound_bytes += chunk.len();
+        self.inbound.push_back(chunk);
+        self.reader.wake(wakers);
     }
 
     /// Whether the kernel holds an operation of this record.
@@ -249,20 +292,30 @@ impl Io {
         }
     }
 
+    /// The next chunk, if one is here.
+    #[inline]
+    pub(crate) fn recv_now(&mut self, index: u32) -> Option<Chunk> {
+        let conn = self.conns.get_mut(index as usize)?;
+        conn.inbound_bytes -= conn.inbound.front()?.len();
+        if conn.recv == Recv::Off {
+            self.resume_recv(index);
+        }
+        // Moved last, straight to where it is wanted.
+        self.conns.get_mut(index as usize)?.inbound.pop_front()
+    }
+
     /// The next chunk; an empty one at the end of the stream.
     pub(crate) fn poll_recv(
         &mut self,
         index: u32,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Chunk>> {
+        if let Some(chunk) = self.recv_now(index) {
+            return Poll::Ready(Ok(chunk));
+        }
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return Poll::Ready(Err(super::errors::closed()));
         };
-        if let Some(chunk) = conn.inbound.pop_front() {
-            conn.inbound_bytes -= chunk.len();
-            self.resume_recv(index);
-            return Poll::Ready(Ok(chunk));
-        }
         match conn.incoming {
             Incoming::Ended => Poll::Ready(Ok(Chunk::empty())),
             Incoming::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
@@ -282,6 +335,35 @@ impl Io {
                 conn.inbound_bytes += chunk.len();
                 conn.inbound.push_front(chunk);
             }
+        }
+    }
+
+    /// The two usual answers of `poll_next_request`, if it is one of them.
+    #[inline]
+    pub(crate) fn next_request_now(&mut self, index: u32, context: &mut Context<'_>) -> RequestNow {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return RequestNow::Unclear;
+        };
+        // So it does not wait for its turn to be told either: that is the drain's.
+        if !conn.is_plain() || self.draining.is_some() {
+            return RequestNow::Unclear;
+        }
+        if conn.inbound.is_empty() {
+            if !conn.reader.park_again(context) {
+                return RequestNow::Unclear;
+            }
+            self.tally.requests_answered += u64::from(conn.in_request);
+            conn.asks = true;
+            conn.in_request = false;
+            conn.between = true;
+            RequestNow::Waits
+        } else {
+            self.tally.requests_answered += u64::from(conn.in_request);
+            self.tally.requests_begun += 1;
+            conn.asks = true;
+            conn.between = false;
+            conn.in_request = true;
+            RequestNow::Begun
         }
     }
 
@@ -362,6 +444,31 @@ impl Io {
         }
         conn.writer.park(context, &mut self.spent_wakers);
         Poll::Pending
+    }
+
+    /// Queues the segment that `take` gives, if nothing speaks against it. Whether it was queued;
+    /// if not, nothing has happened.
+    #[inline]
+    pub(crate) fn push_now(&mut self, index: u32, take: impl FnOnce() -> Segment) -> bool {
+        let plenty = self.driver.pool().has_plenty();
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return false;
+        };
+        if !plenty || !conn.is_plain() || conn.outbound.bytes() >= HIGH_WATER_BYTES {
+            return false;
+        }
+        let segment = take();
+        if segment.is_empty() {
+            // Dropped when the borrow is over: the memory may have a user's destructor.
+            self.spent_segments.push(segment);
+            return true;
+        }
+        conn.outbound.push(segment);
+        if !conn.dirty {
+            conn.dirty = true;
+            self.dirty.push(index);
+        }
+        true
     }
 
     /// Queues a segment. Only after `poll_writable` was ready in the same poll.

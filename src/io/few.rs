@@ -50,6 +50,15 @@ impl<T> Few<T> {
         self.first.as_ref()
     }
 
+    /// The first one, if there is no other.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<&T> {
+        match self.rest {
+            None => self.first.as_ref(),
+            Some(_) => None,
+        }
+    }
+
     /// The last one.
     pub(crate) fn back_mut(&mut self) -> Option<&mut T> {
         match &mut self.rest {
@@ -150,6 +159,8 @@ mod tests {
                 prop_assert_eq!(few.len(), model.len());
                 prop_assert_eq!(few.is_empty(), model.is_empty());
                 prop_assert_eq!(few.front(), model.front());
+                let only = if model.len() == 1 && few.rest.is_none() { model.front() } else { None };
+                prop_assert_eq!(few.only(), only);
                 prop_assert_eq!(few.back_mut(), model.back_mut());
                 prop_assert!(few.iter().eq(model.iter()));
                 prop_assert!(!few.is_empty() || few.rest.is_none(), "an empty one holds no memory");

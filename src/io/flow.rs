@@ -10,9 +10,35 @@ use super::conn::{Conn, Incoming, Recv, WriteFailure};
 use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::chunk::Chunk;
-use crate::ring::port::Sqe;
+use crate::ring::driver::Driver;
+use crate::ring::port::{Cqe, Sqe};
 use crate::ring::sys::socket;
-use crate::ring::token::{Kind, Token};
+use crate::ring::token::{Generations, Kind, Token};
+
+impl Conn {
+    /// Puts a send into the kernel, if something is queued and none is there.
+    #[inline]
+    fn make_send(&mut self, index: u32, generations: &mut Generations, driver: &mut Driver) {
+        let mute = self.is_dead() || self.stage.is_over();
+        let (false, None, Some(fd)) = (mute, self.send, self.raw()) else {
+            return;
+        };
+        let generation = generations.advance();
+        let token = Token {
+            kind: Kind::Send,
+            index,
+            generation,
+        };
+        // Twice the same, so that the usual operation is known where its entry is filled.
+        if let Some(only) = self.outbound.seal_only(fd) {
+            self.send = Some(generation);
+            driver.submit(only, token);
+        } else if let Some(several) = self.outbound.seal(fd) {
+            self.send = Some(generation);
+            driver.submit(several, token);
+        }
+    }
+}
 
 /// What completions and the turn do to a connection.
 impl Io {
@@ -67,39 +93,58 @@ impl Io {
     }
 
     /// One completion of a receive.
-    pub(super) fn on_recv(&mut self, token: Token, result: i32, more: bool, chunk: Option<Chunk>) {
+    #[inline]
+    pub(super) fn on_recv(&mut self, cqe: &Cqe) {
+        let token = Token::of_kind(cqe.user_data, Kind::Recv);
+        let index = token.index;
         let now_ns = self.now_ns;
-        let conn = match self.conns.get_mut(token.index as usize) {
-            Some(conn)
-                if matches!(conn.recv, Recv::Armed(g) | Recv::Stopping(g)
-                    if g == token.generation) =>
-            {
-                conn
-            }
-            _ => return self.driver.stale(token.pack()),
+        if !cqe.more() {
+            self.driver.count_last(cqe.result);
+        }
+        let chunk = self.driver.chunk(cqe, index);
+        let conn = match self.conns.get_mut(index as usize) {
+            Some(conn) if conn.recv.is_of(token.generation) => conn,
+            _ => return self.driver.stale(cqe.user_data),
         };
-        if !more {
+        if !cqe.more() {
             conn.recv = Recv::Off;
         }
-        match result {
-            0 => self.on_fin(token.index),
-            1.. => {
-                conn.active_ns = now_ns;
-                conn.first_byte = true;
-                self.tally.received += result as u64;
-                if let Some(chunk) = chunk {
-                    self.deliver(token.index, chunk);
+        let Some(chunk) = chunk else {
+            return self.on_recv_end(index, cqe);
+        };
+        conn.active_ns = now_ns;
+        conn.first_byte = true;
+        self.tally.received += chunk.len() as u64;
+        if conn.stage.discards() || self.driver.pool().is_short(index) {
+            self.deliver_with_care(index, chunk);
+        } else {
+            conn.deliver(chunk, &mut self.wakers);
+            if conn.inbound_bytes >= CONN_INBOUND_BYTES {
+                self.stop_recv(index);
+            }
+        }
+        if !cqe.more() {
+            self.after_last_recv(index);
+        }
+    }
+
+    /// A completion of a receive that brought no bytes.
+    #[cold]
+    fn on_recv_end(&mut self, index: u32, cqe: &Cqe) {
+        match cqe.result {
+            0 => self.on_fin(index),
+            1.. => {}
+            _ if cqe.result == -libc::ENOBUFS => {
+                if let Some(conn) = self.conns.get_mut(index as usize) {
+                    conn.recv = Recv::Starved;
+                    self.starved.push_back(index);
                 }
             }
-            _ if result == -libc::ENOBUFS => {
-                conn.recv = Recv::Starved;
-                self.starved.push_back(token.index);
-            }
-            _ if result == -libc::ECANCELED => {}
-            _ => self.on_recv_error(token.index, -result),
+            _ if cqe.result == -libc::ECANCELED => {}
+            _ => self.on_recv_error(index, -cqe.result),
         }
-        if !more {
-            self.after_last_recv(token.index);
+        if !cqe.more() {
+            self.after_last_recv(index);
         }
     }
 
@@ -118,9 +163,8 @@ impl Io {
         }
     }
 
-    /// Bytes came: to the reader, or, if nobody will ever read again, to nobody.
-    fn deliver(&mut self, index: u32, chunk: Chunk) {
-        let short = self.driver.pool().is_short(index);
+    /// Bytes came that nobody will ever read, or while buffers are short: then they are copied.
+    fn deliver_with_care(&mut self, index: u32, chunk: Chunk) {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
@@ -128,10 +172,7 @@ impl Io {
             self.tally.late += chunk.len() as u64;
             return;
         }
-        let chunk = if short { chunk.into_heap() } else { chunk };
-        conn.inbound_bytes += chunk.len();
-        conn.inbound.push_back(chunk);
-        conn.reader.wake(&mut self.wakers);
+        conn.deliver(chunk.into_heap(), &mut self.wakers);
         if conn.inbound_bytes >= CONN_INBOUND_BYTES {
             self.stop_recv(index);
         }
@@ -196,74 +237,68 @@ impl Io {
     }
 
     /// Makes one send for each record that has bytes queued and none in flight.
+    #[inline]
     pub(crate) fn flush_sends(&mut self) {
-        let mut dirty = std::mem::take(&mut self.dirty);
-        for index in dirty.drain(..) {
+        for index in self.dirty.drain(..) {
             if let Some(conn) = self.conns.get_mut(index as usize) {
                 conn.dirty = false;
-                self.make_send(index);
+                conn.make_send(index, &mut self.generations, &mut self.driver);
             }
         }
-        // Nothing in the loop marks a record dirty, so the list kept its memory and lost nothing.
-        self.dirty = dirty;
-    }
-
-    /// Puts a send into the kernel, if something is queued and none is there.
-    fn make_send(&mut self, index: u32) {
-        let Some(conn) = self.conns.get_mut(index as usize) else {
-            return;
-        };
-        let mute = conn.is_dead() || conn.stage.is_over();
-        let (false, None, Some(fd)) = (mute, conn.send, conn.raw()) else {
-            return;
-        };
-        let Some(sqe) = conn.outbound.seal(fd) else {
-            return;
-        };
-        let generation = self.generations.advance();
-        conn.send = Some(generation);
-        self.driver.submit(
-            sqe,
-            Token {
-                kind: Kind::Send,
-                index,
-                generation,
-            },
-        );
     }
 
     /// The completion of a send.
-    pub(super) fn on_send(&mut self, token: Token, result: i32) {
+    #[inline]
+    pub(super) fn on_send(&mut self, cqe: &Cqe) {
+        let token = Token::of_kind(cqe.user_data, Kind::Send);
         let now_ns = self.now_ns;
+        self.driver.count_last(cqe.result);
         let conn = match self.conns.get_mut(token.index as usize) {
             Some(conn) if conn.send == Some(token.generation) => conn,
-            _ => return self.driver.stale(token.pack()),
+            _ => return self.driver.stale(cqe.user_data),
         };
         conn.send = None;
-        let count = usize::try_from(result).unwrap_or(0);
+        let count = usize::try_from(cqe.result).unwrap_or(0);
         conn.outbound.advance(count, &mut self.spent_segments);
         conn.taken += count as u64;
         self.tally.sent += count as u64;
-        if result > 0 {
-            conn.active_ns = now_ns;
-        } else if result < 0 && result != -libc::EINTR && result != -libc::EAGAIN {
-            let taken = conn.taken;
-            conn.write_failure.get_or_insert(WriteFailure {
-                errno: -result,
-                taken,
-            });
-            conn.reader.wake(&mut self.wakers);
-            conn.writer.wake(&mut self.wakers);
+        if count == 0 {
+            return self.on_empty_send(token.index, -cqe.result);
         }
+        conn.active_ns = now_ns;
         if conn.outbound.bytes() < HIGH_WATER_BYTES {
             conn.writer.wake(&mut self.wakers);
         }
-        let open = matches!(conn.stage, Stage::Open);
-        if conn.outbound.bytes() > 0 && !conn.stage.is_over() {
-            self.make_send(token.index);
+        if conn.outbound.bytes() > 0 || conn.stage != Stage::Open {
+            self.after_send(token.index);
         }
+    }
+
+    /// A send is over that took nothing: it failed, or is to be tried again.
+    #[cold]
+    fn on_empty_send(&mut self, index: u32, errno: i32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        if errno > 0 && errno != libc::EINTR && errno != libc::EAGAIN {
+            let taken = conn.taken;
+            conn.write_failure
+                .get_or_insert(WriteFailure { errno, taken });
+            conn.reader.wake(&mut self.wakers);
+            conn.writer.wake(&mut self.wakers);
+        }
+        self.after_send(index);
+    }
+
+    /// A send is over and more is queued, or the record is closing.
+    fn after_send(&mut self, index: u32) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        let open = conn.stage == Stage::Open;
+        conn.make_send(index, &mut self.generations, &mut self.driver);
         if !open {
-            self.step_closing(token.index);
+            self.step_closing(index);
         }
     }
 

@@ -31,12 +31,12 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::clock::ns;
-use crate::config::{CONN_TIMER_BUDGET, TIMER_BUDGET};
+use crate::config::{COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, TIMER_BUDGET};
 use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::Driver;
 use crate::ring::port::Cqe;
-use crate::ring::token::{Generations, Kind, Token};
+use crate::ring::token::{Generations, Kind};
 use crate::sync::Arc;
 use crate::wheel::Wheel;
 use conn::Conn;
@@ -95,7 +95,7 @@ pub(crate) struct Io {
     spent_wakers: Vec<Waker>,
     /// To be dropped when the borrow is over: the memory may be a user's.
     spent_segments: Vec<Segment>,
-    /// Completions, kept for their memory; empty between reaps.
+    /// Completions, kept for their memory; what it holds between reaps means nothing.
     batch: Vec<Cqe>,
 }
 
@@ -177,25 +177,32 @@ impl Io {
     /// Takes every completion that is there to its record or slot: sends first, so that what they
     /// free is there for what is received, then receives, one-off operations, accepts.
     pub(crate) fn reap(&mut self) {
+        // Taken out for as long as it is looked at; see `ring::port::Port::reap`.
         let mut batch = std::mem::take(&mut self.batch);
-        self.driver.collect(&mut batch);
-        for cqe in &batch {
-            if let Some(token) = Token::of_kind(cqe.user_data, Kind::Send) {
-                self.driver.count(cqe);
-                self.on_send(token, cqe.result);
+        batch.resize(COMPLETIONS_AT_ONCE, Cqe::default());
+        loop {
+            let count = self.driver.collect(&mut batch);
+            let came = &batch[..count];
+            for cqe in came {
+                if cqe.kind() == Kind::Send as u8 {
+                    self.on_send(cqe);
+                }
             }
-        }
-        for cqe in batch.drain(..) {
-            if let Some(token) = Token::of_kind(cqe.user_data, Kind::Recv) {
-                self.driver.count(&cqe);
-                let chunk = self.driver.chunk(&cqe, token.index);
-                self.on_recv(token, cqe.result, cqe.more(), chunk);
-            } else if Token::of_kind(cqe.user_data, Kind::Send).is_none() {
-                self.on_rare(cqe);
+            for cqe in came {
+                if cqe.kind() == Kind::Recv as u8 {
+                    self.on_recv(cqe);
+                } else if cqe.kind() != Kind::Send as u8 {
+                    self.on_rare(*cqe);
+                }
+            }
+            if count < batch.len() {
+                break;
             }
         }
         self.batch = batch;
-        self.end_all_backoffs();
+        if self.fds_freed {
+            self.end_all_backoffs();
+        }
     }
 
     /// A completion that is neither a send's nor a receive's.

@@ -73,14 +73,12 @@ impl Outbound {
         self.bytes
     }
 
-    /// Queues a segment behind all others.
+    /// Queues a segment behind all others. Not an empty one, which no send would ever get rid of.
     #[inline]
     pub(crate) fn push(&mut self, segment: Segment) {
-        let len = segment.bytes().len();
-        if len > 0 {
-            self.bytes += len;
-            self.segments.push_back(segment);
-        }
+        debug_assert!(!segment.is_empty());
+        self.bytes += segment.bytes().len();
+        self.segments.push_back(segment);
     }
 
     /// Queues a copy of `bytes`, in the last segment if it takes copies and has room.
@@ -98,11 +96,33 @@ impl Outbound {
         }
     }
 
+    /// The send of what is queued, where that is one segment, as nearly always; seals it. Only when
+    /// none is in flight.
+    #[inline]
+    pub(crate) fn seal_only(&mut self, fd: RawFd) -> Option<Sqe> {
+        debug_assert_eq!(self.sealed, 0, "one send at a time");
+        let head = self.segments.only()?.bytes();
+        if head.len() > SEND_BYTES {
+            return None;
+        }
+        self.sealed = 1;
+        let head = &head[self.offset..];
+        Some(Sqe::Send {
+            fd,
+            from: head.as_ptr(),
+            len: head.len() as u32,
+        })
+    }
+
     /// The send of what is queued, as much as one send covers; seals it. Only when none is in
     /// flight and something is queued.
-    #[inline]
     pub(crate) fn seal(&mut self, fd: RawFd) -> Option<Sqe> {
         debug_assert_eq!(self.sealed, 0, "one send at a time");
+        self.seal_only(fd).or_else(|| self.seal_several(fd))
+    }
+
+    /// As `seal`, where there may be several segments, or more than one send covers.
+    fn seal_several(&mut self, fd: RawFd) -> Option<Sqe> {
         let head = self.segments.front()?.bytes();
         let head = &head[self.offset..];
         if self.segments.len() == 1 || head.len() >= SEND_BYTES {
@@ -140,17 +160,17 @@ impl Outbound {
     #[inline]
     pub(crate) fn advance(&mut self, count: usize, spent: &mut Vec<Segment>) {
         self.sealed = 0;
+        let all = count == self.bytes && self.gather.is_none();
+        if all && matches!(self.segments.only(), Some(Segment::Chunk(_))) {
+            // All is sent, and it was one chunk, as nearly always: its destructor is ours.
+            self.bytes = 0;
+            self.offset = 0;
+            drop(self.segments.pop_front());
+            return;
+        }
         self.bytes -= count.min(self.bytes);
         self.offset += count;
-        if self.bytes > 0 || self.segments.len() > 1 || self.gather.is_some() {
-            return self.retire(spent);
-        }
-        // All is sent, and it was one piece, as nearly always.
-        self.offset = 0;
-        match self.segments.pop_front() {
-            Some(Segment::Chunk(chunk)) => drop(chunk),
-            other => spent.extend(other),
-        }
+        self.retire(spent);
     }
 
     /// Takes out what was sent whole.
@@ -253,9 +273,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_segment_is_never_queued() {
+    fn an_empty_copy_is_never_queued() {
         let mut outbound = Outbound::default();
-        outbound.push(Segment::Bytes(Bytes::new()));
         outbound.append(b"");
         assert!(outbound.seal(0).is_none());
     }

@@ -10,7 +10,7 @@
 
 use std::task::{Context, Waker};
 
-use crate::task::is_own_waker;
+use crate::task::wake_own;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -34,15 +34,27 @@ impl Parked {
         }
     }
 
-    /// Wakes who waits, if somebody does: at once, or by way of `wakers`.
+    /// Parks the waker of `context` if that is who waited last, as nearly always. Whether it is; if
+    /// not, nothing has happened.
     #[inline]
+    pub(crate) fn park_again(&mut self, context: &Context<'_>) -> bool {
+        let same = matches!(&self.waker, Some(parked) if parked.will_wake(context.waker()));
+        self.waits |= same;
+        same
+    }
+
+    /// Wakes who waits, if somebody does: at once, or by way of `wakers`.
+    #[inline(always)]
     pub(crate) fn wake(&mut self, wakers: &mut Vec<Waker>) {
-        if !std::mem::take(&mut self.waits) {
-            return;
+        if std::mem::take(&mut self.waits) {
+            self.wake_now(wakers);
         }
-        match &self.waker {
-            Some(waker) if is_own_waker(waker) => waker.wake_by_ref(),
-            _ => wakers.extend(self.waker.take()),
+    }
+
+    /// As `wake`, where somebody waits.
+    fn wake_now(&mut self, wakers: &mut Vec<Waker>) {
+        if !self.waker.as_ref().is_some_and(wake_own) {
+            wakers.extend(self.waker.take());
         }
     }
 

@@ -22,6 +22,6 @@ pub use crate::ring::chunk::Chunk;
 pub use group::Listener;
 pub use listener::TcpListener;
 pub use payload::Payload;
-pub use record::{NextRequest, Sending};
+pub use record::{NextRequest, Receiving, Sending};
 pub use split::{ReadHalf, WriteHalf};
 pub use stream::TcpStream;

@@ -9,59 +9,74 @@ use crate::ring::chunk::Chunk;
 
 /// Bytes that are handed over for sending: a [`Chunk`] in the buffer it came in, or owned memory.
 #[derive(Debug)]
-pub struct Payload(Segment);
+pub struct Payload(Form);
+
+/// What a payload is made of. A third form, which nobody hands over, would make the future of every
+/// `send` larger, and so every task with one in it.
+#[derive(Debug)]
+enum Form {
+    /// A chunk.
+    Chunk(Chunk),
+    /// Owned memory.
+    Bytes(Bytes),
+}
 
 impl Payload {
-    /// The bytes as a segment of an outbound queue.
-    pub(super) fn into_segment(self) -> Segment {
-        self.0
+    /// Takes the bytes out, as a segment of an outbound queue; none are left.
+    #[inline]
+    pub(super) fn take(&mut self) -> Segment {
+        match std::mem::replace(&mut self.0, Form::Chunk(Chunk::empty())) {
+            Form::Chunk(chunk) => Segment::Chunk(chunk),
+            Form::Bytes(bytes) => Segment::Bytes(bytes),
+        }
     }
 }
 
 impl From<Chunk> for Payload {
+    #[inline]
     fn from(chunk: Chunk) -> Payload {
-        Payload(Segment::Chunk(chunk))
+        Payload(Form::Chunk(chunk))
     }
 }
 
 impl From<Bytes> for Payload {
     fn from(bytes: Bytes) -> Payload {
-        Payload(Segment::Bytes(bytes))
+        Payload(Form::Bytes(bytes))
     }
 }
 
 impl From<Vec<u8>> for Payload {
     fn from(bytes: Vec<u8>) -> Payload {
-        Payload(Segment::Bytes(bytes.into()))
+        Payload(Form::Bytes(bytes.into()))
     }
 }
 
 impl From<String> for Payload {
     fn from(text: String) -> Payload {
-        Payload(Segment::Bytes(text.into()))
+        Payload(Form::Bytes(text.into()))
     }
 }
 
 impl From<Box<[u8]>> for Payload {
     fn from(bytes: Box<[u8]>) -> Payload {
-        Payload(Segment::Bytes(bytes.into()))
+        Payload(Form::Bytes(bytes.into()))
     }
 }
 
 impl From<&'static [u8]> for Payload {
     fn from(bytes: &'static [u8]) -> Payload {
-        Payload(Segment::Bytes(Bytes::from_static(bytes)))
+        Payload(Form::Bytes(Bytes::from_static(bytes)))
     }
 }
 
 impl<const N: usize> From<&'static [u8; N]> for Payload {
     fn from(bytes: &'static [u8; N]) -> Payload {
-        Payload(Segment::Bytes(Bytes::from_static(bytes)))
+        Payload(Form::Bytes(Bytes::from_static(bytes)))
     }
 }
 
 impl From<&'static str> for Payload {
     fn from(text: &'static str) -> Payload {
-        Payload(Segment::Bytes(Bytes::from_static(text.as_bytes())))
+        Payload(Form::Bytes(Bytes::from_static(text.as_bytes())))
     }
 }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::context::Local;
+use crate::io::conn::RequestNow;
 use crate::net::Chunk;
 use crate::net::payload::Payload;
 
@@ -38,6 +39,11 @@ impl Record {
     }
 
     /// See `TcpStream::recv`.
+    pub(super) fn recv(&mut self) -> Receiving<'_> {
+        Receiving { record: self }
+    }
+
+    /// See `TcpStream::poll_recv`.
     #[inline]
     pub(super) fn poll_recv(&mut self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         self.local.io.borrow_mut().poll_recv(self.index, context)
@@ -78,7 +84,7 @@ impl Record {
     pub(super) fn send(&mut self, payload: Payload) -> Sending<'_> {
         Sending {
             record: self,
-            payload: Some(payload),
+            payload,
         }
     }
 
@@ -150,7 +156,28 @@ pub struct NextRequest<'a> {
 impl Future for NextRequest<'_> {
     type Output = io::Result<bool>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Record { local, index } = self.record;
+        let now = local.io.borrow_mut().next_request_now(*index, context);
+        match now {
+            RequestNow::Begun => {
+                self.waits = false;
+                Poll::Ready(Ok(true))
+            }
+            RequestNow::Waits => {
+                self.waits = true;
+                Poll::Pending
+            }
+            RequestNow::Unclear => self.poll_with_care(context),
+        }
+    }
+}
+
+impl NextRequest<'_> {
+    /// As `poll`, where it is not one of the two usual cases.
+    #[cold]
+    fn poll_with_care(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let Record { local, index } = self.record;
         let polled = local.io.borrow_mut().poll_next_request(*index, context);
         self.waits = polled.is_pending();
@@ -173,6 +200,40 @@ impl std::fmt::Debug for NextRequest<'_> {
     }
 }
 
+/// Waits for the next bytes: the future of [`TcpStream::recv`](crate::net::TcpStream::recv).
+#[must_use = "futures do nothing unless they are awaited"]
+pub struct Receiving<'a> {
+    /// Whose.
+    record: &'a Record,
+}
+
+impl Future for Receiving<'_> {
+    type Output = io::Result<Chunk>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Record { local, index } = self.record;
+        if let Some(chunk) = local.io.borrow_mut().recv_now(*index) {
+            return Poll::Ready(Ok(chunk));
+        }
+        self.poll_with_care(context)
+    }
+}
+
+impl Receiving<'_> {
+    /// As `poll`, where nothing is here.
+    fn poll_with_care(&self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
+        let Record { local, index } = self.record;
+        local.io.borrow_mut().poll_recv(*index, context)
+    }
+}
+
+impl std::fmt::Debug for Receiving<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Receiving").finish_non_exhaustive()
+    }
+}
+
 /// Hands bytes over for sending: the future of [`TcpStream::send`](crate::net::TcpStream::send).
 ///
 /// Written out, for what an `async fn` takes it keeps twice: the future of the echo example's
@@ -181,20 +242,36 @@ impl std::fmt::Debug for NextRequest<'_> {
 pub struct Sending<'a> {
     /// Whose.
     record: &'a Record,
-    /// What is to be sent, until it is queued.
-    payload: Option<Payload>,
+    /// What is to be sent; nothing once it is queued.
+    payload: Payload,
 }
 
 impl Future for Sending<'_> {
     type Output = io::Result<()>;
 
+    #[inline]
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Record { local, index } = self.record;
+        let sent = {
+            let mut io = local.io.borrow_mut();
+            let payload = &mut self.payload;
+            io.push_now(*index, || payload.take())
+        };
+        if sent {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_with_care(context)
+    }
+}
+
+impl Sending<'_> {
+    /// As `poll`, where the payload may have to wait or to be refused.
+    #[cold]
+    fn poll_with_care(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Record { local, index } = self.record;
         let mut io = local.io.borrow_mut();
         ready!(io.poll_writable(*index, context))?;
-        if let Some(payload) = self.payload.take() {
-            io.push(*index, payload.into_segment());
-        }
+        io.push(*index, self.payload.take());
         Poll::Ready(Ok(()))
     }
 }

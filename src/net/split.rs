@@ -5,9 +5,8 @@
 use std::future::poll_fn;
 use std::io;
 
-use crate::net::Chunk;
 use crate::net::payload::Payload;
-use crate::net::record::{self, NextRequest, Record, Sending};
+use crate::net::record::{self, NextRequest, Receiving, Record, Sending};
 
 /// The receiving half of a stream, made by [`TcpStream::into_split`](crate::net::TcpStream::into_split).
 ///
@@ -76,8 +75,8 @@ impl ReadHalf {
     /// # Cancellation
     ///
     /// As there.
-    pub async fn recv(&mut self) -> io::Result<Chunk> {
-        poll_fn(|context| self.record.poll_recv(context)).await
+    pub fn recv(&mut self) -> Receiving<'_> {
+        self.record.recv()
     }
 
     /// As [`TcpStream::read`](crate::net::TcpStream::read).

@@ -14,7 +14,7 @@ use socket2::TcpKeepalive;
 use crate::context::{self, Local};
 use crate::io::tally::End;
 use crate::net::payload::Payload;
-use crate::net::record::{self, NextRequest, Record, Sending, address};
+use crate::net::record::{self, NextRequest, Receiving, Record, Sending, address};
 use crate::net::split::{ReadHalf, WriteHalf};
 use crate::net::{Chunk, connect};
 use crate::time;
@@ -153,8 +153,8 @@ impl TcpStream {
     ///
     /// Goes on through Draining. The end of the stream comes early only for a connection whose
     /// handler never calls [`next_request`](TcpStream::next_request).
-    pub async fn recv(&mut self) -> io::Result<Chunk> {
-        poll_fn(|context| self.record.poll_recv(context)).await
+    pub fn recv(&mut self) -> Receiving<'_> {
+        self.record.recv()
     }
 
     /// Copies bytes into `buffer` and says how many; 0 at the end of the stream (or if `buffer`

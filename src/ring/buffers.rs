@@ -8,7 +8,7 @@
 //!                          └──────────────────────────────────────────────┘
 //! ```
 //! One pool a core: equal buffers that the kernel fills in the order it finds them in the buffer
-//! ring. A filled buffer comes out as a [`Chunk`]; when the last chunk that looks into it is
+//! ring. A filled buffer comes out as a [chunk](super::chunk); when the last chunk that looks into it is
 //! dropped it goes back into the ring, at once.
 //!
 //! Few buffers stay in the cache, and many do not: so the ring begins with few, and takes more from
@@ -126,6 +126,7 @@ impl Pool {
     }
 
     /// How many buffers are lent.
+    #[inline]
     pub(crate) fn lent(&self) -> u32 {
         self.buffers().lent.get()
     }
@@ -143,6 +144,12 @@ impl Pool {
         u32::from(POOL_BUFFERS) - self.lent()
     }
 
+    /// Whether half of all buffers are free: then nobody is short of them.
+    #[inline]
+    pub(crate) fn has_plenty(&self) -> bool {
+        self.lent() <= u32::from(POOL_BUFFERS / 2)
+    }
+
     /// Whether the pool has little left, or less than half and the connection at `index` has more
     /// than its share of that: what it keeps is to be copied then.
     ///
@@ -150,9 +157,9 @@ impl Pool {
     /// connection it cost a twentieth of an echo's instructions.
     #[inline]
     pub(crate) fn is_short(&self, index: u32) -> bool {
-        let free = self.free();
-        free < u32::from(POOL_BUFFERS / 2)
-            && (free < u32::from(POOL_LOW) || self.charged(index) > u32::from(CONN_SHARE_CHUNKS))
+        !self.has_plenty()
+            && (self.free() < u32::from(POOL_LOW)
+                || self.charged(index) > u32::from(CONN_SHARE_CHUNKS))
     }
 
     /// How many buffers are charged to the connection at `index`.

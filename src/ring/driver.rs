@@ -115,7 +115,7 @@ impl Driver {
 
     /// Hands one operation over. What `sqe` points to must stay until the final completion of
     /// `token`: the caller is a record or a slot, which do.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn submit(&mut self, sqe: Sqe, token: Token) {
         if self.port.is_none() {
             // Nothing is submitted any more: the caller's record is never looked at again.
@@ -136,17 +136,27 @@ impl Driver {
         self.queue(Sqe::Cancel { user_data }, own);
     }
 
-    /// Puts an entry into the submission queue; if that is full, submits it first; if that does
-    /// not help either, keeps the entry for the next turn.
-    #[inline]
+    /// Puts an entry into the submission queue.
+    #[inline(always)]
     fn queue(&mut self, sqe: Sqe, user_data: u64) {
+        if self.waiting.is_empty() {
+            if let Some(port) = &mut self.port {
+                if port.push(&sqe, user_data) {
+                    return;
+                }
+            }
+        }
+        self.queue_with_care(sqe, user_data);
+    }
+
+    /// The submission queue is full, or others wait for it: submits it first; if that does not help
+    /// either, keeps the entry for the next turn.
+    #[cold]
+    fn queue_with_care(&mut self, sqe: Sqe, user_data: u64) {
         let Some(port) = &mut self.port else {
             return;
         };
         if self.waiting.is_empty() {
-            if port.push(&sqe, user_data) {
-                return;
-            }
             // An error here is met again, and reported, by the turn's own enter.
             let _later = port.enter(Wait::No);
             if port.push(&sqe, user_data) {
@@ -205,27 +215,34 @@ impl Driver {
         self.port.as_mut().is_some_and(Port::has_unseen)
     }
 
-    /// Moves every completion that is there to `batch`. Each must then be decoded, once, or counted
-    /// and its chunk taken.
-    pub(crate) fn collect(&mut self, batch: &mut Vec<Cqe>) {
-        if let Some(port) = &mut self.port {
-            port.reap(batch);
+    /// Copies completions to `batch`; see [`Port::reap`]. Each must then be decoded, once, or
+    /// counted and its chunk taken.
+    #[inline]
+    pub(crate) fn collect(&mut self, batch: &mut [Cqe]) -> usize {
+        match &mut self.port {
+            Some(port) => port.reap(batch),
+            None => 0,
         }
     }
 
     /// Collects and decodes every completion that is there.
     pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
-        let mut raw = Vec::new();
-        self.collect(&mut raw);
-        batch.extend(raw.drain(..).filter_map(|cqe| self.decode(cqe)));
+        let mut raw = [Cqe::default(); 64];
+        loop {
+            let count = self.collect(&mut raw);
+            batch.extend(raw[..count].iter().filter_map(|cqe| self.decode(*cqe)));
+            if count < raw.len() {
+                break;
+            }
+        }
     }
 
-    /// Counts one completion; not one of a cancel.
+    /// Counts the last completion of an operation; not one of a cancel.
     #[inline]
-    pub(crate) fn count(&mut self, cqe: &Cqe) {
-        if !cqe.more() {
-            self.counts.completed += 1;
-            self.counts.cancelled += u64::from(cqe.result == -libc::ECANCELED);
+    pub(crate) fn count_last(&mut self, result: i32) {
+        self.counts.completed += 1;
+        if result == -libc::ECANCELED {
+            self.counts.cancelled += 1;
         }
     }
 
@@ -248,7 +265,9 @@ impl Driver {
             return None;
         }
         let more = cqe.more();
-        self.count(&cqe);
+        if !more {
+            self.count_last(cqe.result);
+        }
         let chunk = self.chunk(&cqe, token.index);
         if token.kind == Kind::Wake {
             if !more && self.wake == Some(token) {

@@ -60,7 +60,7 @@ pub(crate) enum Sqe {
 }
 
 /// One completion, as the kernel wrote it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Cqe {
     /// What the operation carried.
     pub(crate) user_data: u64,
@@ -71,6 +71,12 @@ pub(crate) struct Cqe {
 }
 
 impl Cqe {
+    /// Whose it is, as a number of [`Kind`](crate::ring::token::Kind).
+    #[inline]
+    pub(crate) fn kind(&self) -> u8 {
+        self.user_data as u8
+    }
+
     /// The pool buffer that was filled.
     #[inline]
     pub(crate) fn buffer(&self) -> Option<u16> {
@@ -178,7 +184,7 @@ impl Port {
 
     /// Puts one operation into the submission queue; `false` if the queue is full.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
         let entry = entry(sqe).user_data(user_data);
         // SAFETY: the pointers in `sqe` stay valid until the final completion: slots and records
@@ -256,18 +262,21 @@ impl Port {
         Ok(())
     }
 
-    /// Moves every completion that is there to `batch`.
-    pub(crate) fn reap(&mut self, batch: &mut Vec<Cqe>) {
-        let completions = self.ring.completion();
-        // Once for all: the iterator promises no exact count, and a growing vector asks each time.
-        batch.reserve(completions.len());
-        for cqe in completions {
-            batch.push(Cqe {
+    /// Copies completions to `batch`, from its beginning: as many as are there, or as there is room
+    /// for. How many. What lies behind them in `batch` means nothing.
+    #[inline]
+    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
+        let mut count = 0;
+        // The places come first: with no place left no completion is taken out of the queue.
+        for (place, cqe) in batch.iter_mut().zip(self.ring.completion()) {
+            *place = Cqe {
                 user_data: cqe.user_data(),
                 result: cqe.result(),
                 flags: cqe.flags(),
-            });
+            };
+            count += 1;
         }
+        count
     }
 }
 
@@ -289,7 +298,7 @@ fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
 }
 
 /// The kernel's form of an operation.
-#[inline]
+#[inline(always)]
 fn entry(sqe: &Sqe) -> squeue::Entry {
     const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
     match *sqe {

@@ -52,14 +52,14 @@ impl Token {
             | u64::from(self.kind as u8)
     }
 
-    /// Reads what came back if it is that of an operation of `kind`.
+    /// Reads what came back, where it is known to be that of an operation of `kind`.
     #[inline]
-    pub(crate) fn of_kind(user_data: u64, kind: Kind) -> Option<Token> {
-        (user_data & 0xff == kind as u64).then_some(Token {
+    pub(crate) fn of_kind(user_data: u64, kind: Kind) -> Token {
+        Token {
             kind,
             index: (user_data >> 32) as u32,
             generation: (user_data >> 8) as u32 % GENERATIONS,
-        })
+        }
     }
 
     /// Reads what came back; `None` if no operation of ours can have carried it.

@@ -46,7 +46,7 @@ pub use join::{JoinError, JoinHandle};
 use local::{Local, Shared};
 pub(crate) use pulse::{Pulse, Running};
 use raw::Task;
-pub(crate) use waker::is_own_waker;
+pub(crate) use waker::wake_own;
 
 /// What a wake from a foreign thread rings so that a sleeping core looks at its foreign queue.
 ///

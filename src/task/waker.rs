@@ -81,15 +81,21 @@ unsafe fn drop_waker(data: *const ()) {
     unsafe { release(pointer) };
 }
 
-/// Whether `waker` is one of a task of the core this thread is: using it is a push to the run
-/// queue then, with no atomic operation, no lock and no user code.
+/// Wakes the task of `waker` if it is one of the core this thread is: a push to the run queue, with
+/// no atomic operation, no lock and no user code. Whether it was; if not, nothing has happened.
 #[inline]
-pub(crate) fn is_own_waker(waker: &Waker) -> bool {
+pub(crate) fn wake_own(waker: &Waker) -> bool {
     if !ptr::eq(waker.vtable(), &raw const WAKER) {
         return false;
     }
     // SAFETY: the table is ours, so `raw_waker` made the data.
     let pointer = unsafe { task_of(waker.data()) };
     // SAFETY: the waker keeps the task alive, and is borrowed for the call.
-    unsafe { pointer.as_ref() }.shared.is_here()
+    if !unsafe { pointer.as_ref() }.shared.is_here() {
+        return false;
+    }
+    // SAFETY: as in `wake_by_ref`: the owner's thread, and a waker that lives during the call.
+    let task = unsafe { Task::on_owner(pointer) };
+    task.local().enqueue(task);
+    true
 }

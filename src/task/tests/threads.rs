@@ -73,13 +73,13 @@ fn a_waker_is_the_cores_own_on_its_thread_alone_and_only_while_it_is_there() {
     let _handle = tasks.go(park((), &place));
     tasks.settle();
     let waker: Waker = place.take().unwrap();
-    assert!(is_own_waker(&waker));
-    assert!(!is_own_waker(Waker::noop()), "that one is not a task's");
+    assert!(wake_own(&waker));
+    assert!(!wake_own(Waker::noop()), "that one is not a task's");
     let elsewhere = waker.clone();
-    let seen = thread::spawn(move || is_own_waker(&elsewhere)).join();
+    let seen = thread::spawn(move || wake_own(&elsewhere)).join();
     assert!(!seen.unwrap(), "there it takes the foreign queue");
     drop(tasks);
-    assert!(!is_own_waker(&waker), "the core is gone");
+    assert!(!wake_own(&waker), "the core is gone");
 }
 
 /// A task that ends when `sum` has reached `goal`, and sends a waker to each place at its first
