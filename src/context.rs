@@ -103,11 +103,22 @@ pub(crate) fn not_on_a_core(call: &str, instead: &str) -> Result<(), Error> {
 
 impl Local {
     /// This core's station.
+    #[inline]
     pub(crate) fn station(&self) -> &Station {
         &self.shared.stations[self.index]
     }
 
+    /// Whether the main future has ended and its result was not read yet.
+    #[inline]
+    pub(crate) fn main_has_ended(&self) -> bool {
+        self.main
+            .borrow()
+            .as_ref()
+            .is_some_and(JoinHandle::is_finished)
+    }
+
     /// The time now (ns); reads the clock.
+    #[inline]
     pub(crate) fn now_ns(&self) -> u64 {
         self.shared.clock.now_ns()
     }
@@ -163,7 +174,15 @@ impl Local {
 
     /// Wakes and drops what had to wait for the end of a borrow, until nothing is left. Bounded:
     /// what a waker or a destructor makes in the last round waits for the next turn.
+    #[inline]
     pub(crate) fn settle(&self, leftovers: &mut Leftovers) {
+        if self.io.borrow().has_leftovers() || !leftovers.is_empty() {
+            self.settle_now(leftovers);
+        }
+    }
+
+    /// As `settle`, where something waits.
+    fn settle_now(&self, leftovers: &mut Leftovers) {
         for _ in 0..SETTLE_ROUNDS {
             {
                 let mut io = self.io.borrow_mut();

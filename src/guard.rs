@@ -6,8 +6,8 @@ use std::panic::Location;
 
 use slab::Slab;
 
-use crate::clock::Clock;
 use crate::report::Straggler;
+use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
 use crate::sync::{Arc, Mutex, lock};
 

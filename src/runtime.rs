@@ -10,7 +10,6 @@ use std::sync::mpsc;
 use std::thread::{Builder as Thread, JoinHandle as ThreadHandle};
 use std::time::Duration;
 
-use crate::clock::Clock;
 use crate::config::Shutdown;
 use crate::context;
 use crate::core::{self, Setup};
@@ -18,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Handle};
 use crate::net::Listener;
 use crate::report::Report;
+use crate::ring::sys::clock::Clock;
 use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::EventFd;
 use crate::shared::{Shared, progress};

@@ -9,7 +9,6 @@
 use std::time::Duration;
 
 use crate::board::Board;
-use crate::clock::Clock;
 use crate::config::Shutdown;
 use crate::guard::Guards;
 use crate::hooks::ProcessHooks;
@@ -17,6 +16,7 @@ use crate::io::listening::Listening;
 use crate::mailbox::{Bell, Mailbox};
 use crate::phase::{Instants, Phase};
 use crate::report::CoreReport;
+use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{Arc, Mutex, lock};

@@ -168,10 +168,16 @@ impl<T> Wheel<T> {
     /// Otherwise the answer lies in the future. It is exact unless the entry
     /// that was the earliest of its slot has been cancelled; even then an
     /// advance to it makes progress, because it opens that slot.
+    #[inline]
     pub(crate) fn next_deadline(&self) -> Option<u64> {
         if self.len == 0 {
             return None;
         }
+        self.first_deadline()
+    }
+
+    /// As `next_deadline`, where there are entries.
+    fn first_deadline(&self) -> Option<u64> {
         if self.occupied[LEVELS] != 0 {
             return Some(self.now);
         }
@@ -185,11 +191,17 @@ impl<T> Wheel<T> {
     /// The cost is that of the slots whose start is reached, each emptied in one
     /// go: a slot with 262,144 entries took 3 ms where its links stood in order
     /// in memory, and 47 ms where they were scattered.
+    #[inline]
     pub(crate) fn advance(&mut self, now: u64) {
         if self.len == 0 {
             self.now = self.now.max(now);
-            return;
+        } else {
+            self.advance_slots(now);
         }
+    }
+
+    /// As `advance`, where there are entries.
+    fn advance_slots(&mut self, now: u64) {
         if self.occupied[LEVELS] & OVERDUE_BIT != 0 {
             self.expire_overdue();
         }
@@ -219,7 +231,7 @@ impl<T> Wheel<T> {
     }
 
     /// True if the wheel holds no entry, pending or expired.
-    #[cfg(test)]
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.len == 0
     }

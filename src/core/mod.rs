@@ -7,13 +7,15 @@
 //! ```
 //! Time is read once, and at the end again while a stop counts its turns. The stop's orders come
 //! first, then letters, then what the kernel has done, then what that made ready, up to a budget.
-//! Sends of a turn leave together in the one system call that also waits, unless a task is ready.
+//! Sends of a turn leave together in the one system call that also waits, unless a task is ready. A
+//! core that waited takes the completions before the clock is read: see [`sleep`].
 
 #![forbid(unsafe_code)]
 
 mod hooks;
 pub(crate) mod quiet;
 mod report;
+mod sleep;
 mod stop;
 mod turns;
 
@@ -30,7 +32,6 @@ use crate::io::{Io, Leftovers};
 use crate::panics::{panic_text, quietly};
 use crate::report::{CoreOutcome, CoreReport};
 use crate::ring::driver::Driver;
-use crate::ring::port::Wait;
 use crate::ring::sys::event::EventFd;
 use crate::ring::sys::thread;
 use crate::shared::{Shared, progress};
@@ -122,22 +123,34 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
 /// Turns until the stop says that this core is done.
 fn run(local: &Rc<Local>, stop: &mut CoreStop) -> io::Result<()> {
     let mut leftovers = Leftovers::default();
+    let mut woke_ns = None;
     while !stop.is_over() {
-        turn(local, stop, &mut leftovers)?;
+        woke_ns = turn(local, stop, &mut leftovers, woke_ns)?;
     }
     Ok(())
 }
 
-/// One turn. See the module.
-fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io::Result<()> {
-    let now_ns = local.now_ns();
-    local.station().pulse.begin_turn(now_ns);
+/// One turn, which began by waking at `woke_ns` if completions were taken then. See the module.
+/// The same for the next turn.
+fn turn(
+    local: &Rc<Local>,
+    stop: &mut CoreStop,
+    leftovers: &mut Leftovers,
+    woke_ns: Option<u64>,
+) -> io::Result<Option<u64>> {
+    let station = local.station();
+    let now_ns = woke_ns.unwrap_or_else(|| local.now_ns());
+    station.pulse.begin_turn(now_ns);
     local.io.borrow_mut().now_ns = now_ns;
     stop.obey(local);
-    read_letters(local);
+    if !station.mailbox.is_empty() {
+        read_letters(local);
+    }
     {
         let mut io = local.io.borrow_mut();
-        io.reap();
+        if woke_ns.is_none() {
+            io.reap();
+        }
         io.expire(leftovers);
     }
     local.settle(leftovers);
@@ -152,7 +165,7 @@ fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io
     local.settle(leftovers);
     if stop.is_over() {
         stop.end_turn(now_ns, local);
-        return Ok(());
+        return Ok(None);
     }
     let mut io = local.io.borrow_mut();
     io.feed_starved();
@@ -162,12 +175,12 @@ fn turn(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io
     }
     let busy = again || local.tasks.has_ready() || io.has_leftovers();
     stop.end_turn(now_ns, local);
-    let mut entered = enter(local, &mut io, stop, busy);
-    if stop.is_under_way() && entered.is_ok() {
-        entered = io.driver.catch_up();
+    let woke_ns = sleep::enter(local, &mut io, stop, busy)?;
+    if stop.is_under_way() {
+        io.driver.catch_up()?;
     }
-    local.station().bell.is_awake();
-    entered
+    station.bell.is_awake();
+    Ok(woke_ns)
 }
 
 /// Runs the letters that are there, up to a budget.
@@ -186,32 +199,6 @@ fn read_letters(local: &Local) {
         quietly(letter);
         station.handled.fetch_add(1, Ordering::SeqCst);
     }
-}
-
-/// Submits, and sleeps if there is nothing to do: until a completion, a ring of the bell, or the
-/// next time something is due.
-fn enter(local: &Local, io: &mut Io, stop: &CoreStop, busy: bool) -> io::Result<()> {
-    if busy {
-        return io.driver.enter(Wait::No);
-    }
-    let station = local.station();
-    station.bell.will_sleep();
-    let called =
-        !station.mailbox.is_empty() || local.tasks.foreign_pending() || stop.has_new_orders(local);
-    if called {
-        return io.driver.enter(Wait::No);
-    }
-    let due_ns = [io.timer_wake_ns(), stop.wake_ns(io)]
-        .into_iter()
-        .flatten()
-        .min();
-    let wait = match due_ns.map(|due_ns| due_ns.saturating_sub(local.now_ns())) {
-        None => Wait::Completion,
-        Some(0) => Wait::No,
-        Some(left_ns) => Wait::AtMost(Duration::from_nanos(left_ns)),
-    };
-    station.pulse.rest();
-    io.driver.enter(wait)
 }
 
 /// Runs the hooks of the process on the core this is.

@@ -131,14 +131,19 @@ impl CoreStop {
     }
 
     /// Reads the orders and does what is new in them.
+    #[inline]
     pub(crate) fn obey(&mut self, local: &Rc<Local>) {
         let order = local.shared.orders.read();
         if order.phase() >= Phase::Notice {
             self.turns.begin();
         }
-        if order == self.seen {
-            return;
+        if order != self.seen {
+            self.obey_new(local, order);
         }
+    }
+
+    /// Does what is new in `order`.
+    fn obey_new(&mut self, local: &Rc<Local>, order: Order) {
         let before = std::mem::replace(&mut self.seen, order);
         self.deadlines = local.shared.orders.deadlines();
         let now_ns = local.io.borrow().now_ns;
@@ -165,8 +170,16 @@ impl CoreStop {
     }
 
     /// The stop's share of a turn. Whether it wants another turn at once.
+    #[inline]
     pub(crate) fn step(&mut self, local: &Rc<Local>) -> bool {
-        self.read_main(local);
+        if local.main_has_ended() {
+            self.read_main(local);
+        }
+        self.stage != Stage::Running && self.step_stage(local)
+    }
+
+    /// The share of the stage it is in.
+    fn step_stage(&mut self, local: &Rc<Local>) -> bool {
         match self.stage {
             Stage::Running | Stage::Over => false,
             Stage::Draining { quiet } => {
@@ -198,6 +211,7 @@ impl CoreStop {
     }
 
     /// All of a turn but its system call is done: a stop counts how long it took.
+    #[inline]
     pub(crate) fn end_turn(&mut self, begun_ns: u64, local: &Local) {
         if self.turns.count_now() {
             self.turns.end(begun_ns, local.now_ns());
@@ -218,13 +232,9 @@ impl CoreStop {
         }
     }
 
-    /// Reads the main future's result, once it is there.
+    /// Reads the main future's result, which is there.
     fn read_main(&mut self, local: &Rc<Local>) {
-        let main = {
-            let mut place = local.main.borrow_mut();
-            place.take_if(|main| main.is_finished())
-        };
-        let Some(mut main) = main else {
+        let Some(mut main) = local.main.take() else {
             return;
         };
         let mut context = Context::from_waker(Waker::noop());

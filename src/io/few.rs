@@ -87,14 +87,19 @@ impl<T> Few<T> {
     /// Takes the first one out.
     #[inline]
     pub(crate) fn pop_front(&mut self) -> Option<T> {
-        let first = self.first.take();
-        if let Some(rest) = &mut self.rest {
-            self.first = rest.pop_front();
-            if self.first.is_none() {
-                self.rest = None;
-            }
+        if self.rest.is_some() {
+            return self.pop_and_move_up();
         }
-        first
+        self.first.take()
+    }
+
+    /// As `pop_front`, where others may stand behind.
+    fn pop_and_move_up(&mut self) -> Option<T> {
+        let second = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if second.is_none() {
+            self.rest = None;
+        }
+        std::mem::replace(&mut self.first, second)
     }
 
     /// All of them, from the first on.

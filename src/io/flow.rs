@@ -205,10 +205,15 @@ impl Io {
     }
 
     /// Arms the receives that ran out of buffers, as many as there are buffers now.
+    #[inline]
     pub(crate) fn feed_starved(&mut self) {
-        if self.starved.is_empty() {
-            return;
+        if !self.starved.is_empty() {
+            self.feed_some();
         }
+    }
+
+    /// As `feed_starved`, where there are some.
+    fn feed_some(&mut self) {
         // Once for all that met the same empty ring, whether or not buffers came back meanwhile.
         self.driver.pool().grow();
         let mut ready = self.driver.pool().ready();
@@ -239,6 +244,9 @@ impl Io {
     /// Makes one send for each record that has bytes queued and none in flight.
     #[inline]
     pub(crate) fn flush_sends(&mut self) {
+        if self.dirty.is_empty() {
+            return;
+        }
         for index in self.dirty.drain(..) {
             if let Some(conn) = self.conns.get_mut(index as usize) {
                 conn.dirty = false;

@@ -96,7 +96,7 @@ pub(crate) struct Io {
     /// To be dropped when the borrow is over: the memory may be a user's.
     spent_segments: Vec<Segment>,
     /// Completions, kept for their memory; what it holds between reaps means nothing.
-    batch: Vec<Cqe>,
+    batch: Box<[Cqe]>,
 }
 
 /// What must be woken, run and dropped outside of the borrow.
@@ -114,6 +114,7 @@ pub(crate) struct Leftovers {
 
 impl Leftovers {
     /// Whether there is nothing to do.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.wakers.is_empty()
             && self.spawns.is_empty()
@@ -170,7 +171,7 @@ impl Io {
             wakers: Vec::new(),
             spent_wakers: Vec::new(),
             spent_segments: Vec::new(),
-            batch: Vec::new(),
+            batch: Box::default(),
         }
     }
 
@@ -179,7 +180,9 @@ impl Io {
     pub(crate) fn reap(&mut self) {
         // Taken out for as long as it is looked at; see `ring::port::Port::reap`.
         let mut batch = std::mem::take(&mut self.batch);
-        batch.resize(COMPLETIONS_AT_ONCE, Cqe::default());
+        if batch.is_empty() {
+            batch = vec![Cqe::default(); COMPLETIONS_AT_ONCE].into();
+        }
         loop {
             let count = self.driver.collect(&mut batch);
             let came = &batch[..count];
@@ -218,10 +221,18 @@ impl Io {
         }
     }
 
-    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`. What is due
-    /// beyond that waits, in its order, for the next turn.
+    /// Moves time to this turn's, and fires what is due by that; see `fire`.
+    #[inline]
     pub(crate) fn expire(&mut self, leftovers: &mut Leftovers) {
         self.wheel.advance(ticks_gone(self.now_ns));
+        if !self.wheel.is_empty() {
+            self.fire(leftovers);
+        }
+    }
+
+    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`. What is due
+    /// beyond that waits, in its order, for the next turn.
+    fn fire(&mut self, leftovers: &mut Leftovers) {
         let mut of_conns = 0;
         for _ in 0..TIMER_BUDGET {
             if of_conns >= CONN_TIMER_BUDGET {
@@ -266,11 +277,22 @@ impl Io {
     }
 
     /// When the wheel wants a turn (ns).
+    #[inline]
     pub(crate) fn timer_wake_ns(&self) -> Option<u64> {
         self.wheel.next_deadline().map(timer::tick_start_ns)
     }
 
+    /// Whether what completed, or the time, asks for a turn.
+    #[inline]
+    pub(crate) fn wants_turn(&self) -> bool {
+        let due = self
+            .timer_wake_ns()
+            .is_some_and(|due_ns| due_ns <= self.now_ns);
+        due || self.has_leftovers() || !self.dirty.is_empty() || !self.starved.is_empty()
+    }
+
     /// Whether something waits to be woken or dropped.
+    #[inline]
     pub(crate) fn has_leftovers(&self) -> bool {
         !(self.wakers.is_empty() && self.spent_wakers.is_empty() && self.spent_segments.is_empty())
     }

@@ -44,12 +44,14 @@ impl Bell {
     }
 
     /// The core is about to sleep: it must look at its queues after this, and before it does.
+    #[inline]
     pub(crate) fn will_sleep(&self) {
         self.sleeping.store(true, Ordering::Relaxed);
         fence(Ordering::SeqCst);
     }
 
     /// The core is awake.
+    #[inline]
     pub(crate) fn is_awake(&self) {
         self.sleeping.store(false, Ordering::Relaxed);
     }

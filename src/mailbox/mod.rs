@@ -79,6 +79,7 @@ impl Mailbox {
     }
 
     /// Whether no letter waits.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }

@@ -71,6 +71,8 @@ pub(crate) struct Driver {
     alarm: Arc<EventFd>,
     /// The arming of the poll on `alarm`, while it is armed.
     wake: Option<Token>,
+    /// Whether the alarm went off since it was last asked for.
+    alarmed: bool,
     /// Whether the poll on `alarm` was called back for good.
     unwatched: bool,
     /// The source of generations for the poll on `alarm`.
@@ -91,6 +93,7 @@ impl Driver {
             counts: OpCounts::default(),
             alarm,
             wake: None,
+            alarmed: false,
             unwatched: false,
             wake_generations: Generations::default(),
         };
@@ -166,27 +169,28 @@ impl Driver {
         self.waiting.push_back((sqe, user_data));
     }
 
-    /// Moves what had to wait into the submission queue, as far as there is room.
-    fn refill(&mut self) {
-        let Some(port) = &mut self.port else {
-            return;
-        };
-        while let Some((sqe, user_data)) = self.waiting.front() {
-            if !port.push(sqe, *user_data) {
-                return;
+    /// Moves what had to wait into the submission queue, as far as there is room. No sleeping after
+    /// that: what still waits needs another round soon, and what was moved is late.
+    #[cold]
+    fn refill(&mut self) -> Wait {
+        if let Some(port) = &mut self.port {
+            while let Some((sqe, user_data)) = self.waiting.front() {
+                if !port.push(sqe, *user_data) {
+                    break;
+                }
+                self.waiting.pop_front();
             }
-            self.waiting.pop_front();
         }
+        Wait::No
     }
 
     /// Submits what is queued and sleeps as `wait` says; see [`Port::enter`].
+    #[inline]
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
-        self.refill();
-        // What still waits needs another round soon: no sleeping on it.
         let wait = if self.waiting.is_empty() {
             wait
         } else {
-            Wait::No
+            self.refill()
         };
         match &mut self.port {
             Some(port) => port.enter(wait),
@@ -270,6 +274,7 @@ impl Driver {
         }
         let chunk = self.chunk(&cqe, token.index);
         if token.kind == Kind::Wake {
+            self.alarmed = true;
             if !more && self.wake == Some(token) {
                 self.wake = None;
             }
@@ -298,11 +303,22 @@ impl Driver {
         self.counts.stale += 1;
     }
 
+    /// Whether the alarm went off since this was last asked.
+    #[inline]
+    pub(crate) fn take_alarm(&mut self) -> bool {
+        std::mem::take(&mut self.alarmed)
+    }
+
     /// Keeps the poll on the alarm armed.
+    #[inline]
     pub(crate) fn watch_alarm(&mut self) {
-        if self.wake.is_some() || self.unwatched {
-            return;
+        if self.wake.is_none() && !self.unwatched {
+            self.arm_alarm();
         }
+    }
+
+    /// Arms the poll on the alarm.
+    fn arm_alarm(&mut self) {
         let generation = self.wake_generations.advance();
         let token = Token {
             kind: Kind::Wake,

@@ -102,6 +102,7 @@ impl<T> JoinHandle<T> {
     ///
     /// True for each task that was dropped by the stop.
     #[must_use]
+    #[inline]
     pub fn is_finished(&self) -> bool {
         self.task.is_none_or(|task| task.is_over())
     }

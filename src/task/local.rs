@@ -74,6 +74,7 @@ impl Shared {
     }
 
     /// Whether this thread is the owner's, and the core the one that settled last.
+    #[inline]
     pub(super) fn is_here(&self) -> bool {
         ptr::eq(HERE.get(), self)
     }
@@ -192,6 +193,7 @@ impl Local {
     }
 
     /// Puts a woken task into the run queue, unless it is there or over. Whether it was put there.
+    #[inline]
     pub(super) fn enqueue(&self, task: Task) -> bool {
         let wanted = task.is_idle() || task.is_polling();
         if !wanted || task.header().queued.get() {

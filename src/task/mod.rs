@@ -162,7 +162,16 @@ impl Tasks {
     }
 
     /// Moves tasks that other threads have woken to the run queue. How many.
+    #[inline]
     pub(crate) fn collect_foreign(&self) -> usize {
+        if self.shared.foreign.looks_empty() {
+            return 0;
+        }
+        self.collect_now()
+    }
+
+    /// As `collect_foreign`, where there are some.
+    fn collect_now(&self) -> usize {
         let mut moved = 0;
         for pointer in self.shared.foreign.take() {
             // SAFETY: this is the owner's thread, and the queue's reference is held until
@@ -176,18 +185,30 @@ impl Tasks {
 
     /// Whether another thread has woken a task that was not collected yet. To be asked between
     /// telling the alarm that the core sleeps and sleeping; see [`Alarm`].
+    #[inline]
     pub(crate) fn foreign_pending(&self) -> bool {
         !self.shared.foreign.is_empty()
     }
 
     /// Polls tasks, until none is ready or `budget` of them had their turn. A task woken meanwhile
     /// goes to the back of the queue. A call from inside a poll does nothing.
+    #[inline]
     pub(crate) fn run(&self, budget: usize) -> Ran {
+        if self.has_ready() {
+            self.run_now(budget)
+        } else {
+            Ran::default()
+        }
+    }
+
+    /// As `run`, where some are ready.
+    fn run_now(&self, budget: usize) -> Ran {
         self.shared.settle_here();
         self.local().run(budget, &self.shared.pulse)
     }
 
     /// Whether the run queue has something in it.
+    #[inline]
     pub(crate) fn has_ready(&self) -> bool {
         !self.local().ready.is_empty()
     }
@@ -228,6 +249,7 @@ impl Tasks {
     }
 
     /// The owner's side.
+    #[inline]
     fn local(&self) -> &Local {
         // SAFETY: `Tasks` stays on the thread that made it, and that thread is the owner.
         unsafe { self.shared.local() }

@@ -68,20 +68,24 @@ impl Foreign {
     }
 
     /// Whether nothing is in here. The owner asks between saying that it sleeps and sleeping.
+    #[inline]
     pub(super) fn is_empty(&self) -> bool {
         fence(Ordering::SeqCst);
         let head = self.head.load(Ordering::Relaxed);
         head.is_null() || head == CLOSED
     }
 
+    /// Whether nothing was in here a moment ago. Nearly always so, and a look costs less than the
+    /// swap of `take`. What it misses is found the next time.
+    #[inline]
+    pub(super) fn looks_empty(&self) -> bool {
+        self.head.load(Ordering::Relaxed).is_null()
+    }
+
     /// Takes everything out, in the order of the pushes, on the owner's thread. The reference of
     /// each task goes to the caller.
     #[must_use]
     pub(super) fn take(&self) -> Taken {
-        // A look before the swap: nearly always there is nothing, and a swap costs more.
-        if self.head.load(Ordering::Relaxed).is_null() {
-            return Taken { next: None };
-        }
         Taken::reversed(self.head.swap(ptr::null_mut(), Ordering::Acquire))
     }
 

@@ -5,11 +5,11 @@
 //! the clock jumps to what is next.
 
 use super::*;
-use crate::clock::Clock;
 use crate::config::Shutdown;
 use crate::core::quiet::Quiet;
 use crate::guard::Guard;
 use crate::phase::Instants;
+use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
 use crate::shared::{Deadlines, Order};
 use crate::sync::atomic::{AtomicU64, Ordering};
