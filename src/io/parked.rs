@@ -10,57 +10,52 @@
 
 use std::task::{Context, Waker};
 
-use crate::task::wake_own;
+use crate::task::Kept;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(crate) struct Parked {
-    /// Who waits, or who waited last.
-    waker: Option<Waker>,
-    /// Whether it waits: since it was parked it was not woken.
-    waits: bool,
+    /// Who waits, or who waited last. Marked while it waits: since it was parked it was not woken.
+    waker: Kept,
 }
 
 impl Parked {
     /// Parks the waker of `context`; another one that was there goes to `spent`.
     #[inline]
     pub(crate) fn park(&mut self, context: &Context<'_>, spent: &mut Vec<Waker>) {
-        self.waits = true;
         let waker = context.waker();
-        if !matches!(&self.waker, Some(parked) if parked.will_wake(waker)) {
-            if let Some(replaced) = self.waker.replace(waker.clone()) {
-                spent.push(replaced);
-            }
+        if !self.waker.wakes(waker) {
+            spent.extend(self.waker.take());
+            self.waker = Kept::of(waker);
         }
+        self.waker.mark();
     }
 
     /// Parks the waker of `context` if that is who waited last, as nearly always. Whether it is; if
     /// not, nothing has happened.
     #[inline]
     pub(crate) fn park_again(&mut self, context: &Context<'_>) -> bool {
-        let same = matches!(&self.waker, Some(parked) if parked.will_wake(context.waker()));
-        self.waits |= same;
-        same
+        self.waker.mark_again(context.waker())
     }
 
     /// Wakes who waits, if somebody does: at once, or by way of `wakers`.
     #[inline(always)]
     pub(crate) fn wake(&mut self, wakers: &mut Vec<Waker>) {
-        if std::mem::take(&mut self.waits) {
+        if self.waker.is_marked() {
             self.wake_now(wakers);
         }
     }
 
     /// As `wake`, where somebody waits.
     fn wake_now(&mut self, wakers: &mut Vec<Waker>) {
-        if !self.waker.as_ref().is_some_and(wake_own) {
+        self.waker.unmark();
+        if !self.waker.wake_own() {
             wakers.extend(self.waker.take());
         }
     }
 
     /// Nobody will wait here any more: what is there goes to `spent`.
     pub(crate) fn clear(&mut self, spent: &mut Vec<Waker>) {
-        self.waits = false;
         spent.extend(self.waker.take());
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
 use crate::io::errors::TooLate;
 use crate::net::{Listener, TcpStream};
+use crate::task::{Begin, Ended};
 
 /// One core's listening socket.
 ///
@@ -177,13 +178,10 @@ impl TcpListener {
                 let Some(stream) = self.accept().await? else {
                     break;
                 };
-                let place = active.clone().enter();
+                active.begin();
                 let handler = handler.clone();
-                let task = async move {
-                    // The error was the connection's own, and the connection is closed by it.
-                    let _ended = handler(stream).await;
-                    drop(place);
-                };
+                // A handler's error is the connection's own, and the connection is closed by it.
+                let task = Begin::new(move || handler(stream), active.clone());
                 // Refused only in Closing, when no accept gives a connection any more.
                 let _refused = self.local.spawn(task, crate::task::Kind::Essential, site);
             }
@@ -250,14 +248,10 @@ struct Active {
     waiter: Cell<Option<Waker>>,
 }
 
-/// One running handler.
-struct Place(Rc<Active>);
-
 impl Active {
-    /// Counts one handler until the result is dropped.
-    fn enter(self: Rc<Self>) -> Place {
+    /// Counts one handler more, until it has [`ended`](Ended::ended).
+    fn begin(&self) {
         self.count.set(self.count.get() + 1);
-        Place(self)
     }
 
     /// Waits until fewer than `limit` run.
@@ -274,10 +268,10 @@ impl Active {
     }
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.count.set(self.0.count.get() - 1);
-        if let Some(waker) = self.0.waiter.take() {
+impl Ended for Active {
+    fn ended(&self) {
+        self.count.set(self.count.get() - 1);
+        if let Some(waker) = self.waiter.take() {
             waker.wake();
         }
     }

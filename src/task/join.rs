@@ -58,7 +58,7 @@ impl<T> JoinHandle<T> {
     pub(super) unsafe fn of(task: Task) -> JoinHandle<T> {
         JoinHandle {
             task: Some(task),
-            site: task.header().info.site,
+            site: task.header().site,
             output: PhantomData,
         }
     }
@@ -140,7 +140,7 @@ impl<T> Drop for JoinHandle<T> {
 impl<T> fmt::Debug for JoinHandle<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JoinHandle")
-            .field("id", &self.task.map(|task| task.header().info.id))
+            .field("id", &self.task.map(|task| task.header().id()))
             .field("spawned_at", &format_args!("{}", self.site))
             .field("finished", &self.is_finished())
             .finish()

@@ -186,7 +186,7 @@ impl Local {
 
     /// A new task comes to life, and is ready for its first poll.
     pub(super) fn admit(&self, task: Task) {
-        let kind = task.header().info.kind;
+        let kind = task.header().kind();
         self.live(kind).push(task);
         self.count(kind, |counters| counters.spawned += 1);
         self.ready.push(task);
@@ -196,7 +196,7 @@ impl Local {
     #[inline]
     pub(super) fn enqueue(&self, task: Task) -> bool {
         let wanted = task.is_idle() || task.is_polling();
-        if !wanted || task.header().queued.get() {
+        if !wanted || task.header().is_queued() {
             return false;
         }
         self.ready.push(task);
@@ -217,10 +217,10 @@ impl Local {
             let Some(task) = (unsafe { task.leave_queue() }) else {
                 continue;
             };
-            let kind = task.header().info.kind;
+            let essential = task.header().is_essential();
             if self.turn(task) {
                 ran.polled += 1;
-                ran.essential += usize::from(matches!(kind, Kind::Main | Kind::Essential));
+                ran.essential += usize::from(essential);
             }
         }
         // Once for all: from one task to the next the name of the former stands, which is also
@@ -231,7 +231,7 @@ impl Local {
 
     /// One task's turn. Whether it was polled.
     fn turn(&self, task: Task) -> bool {
-        let aborted = || task.header().abort_asked.get();
+        let aborted = || task.header().is_abort_asked();
         if !task.is_idle() {
             return false;
         }
@@ -240,8 +240,7 @@ impl Local {
             return false;
         }
         self.current.set(Some(task));
-        let pulse = &task.header().shared.pulse;
-        pulse.enter(task.header().info, false);
+        task.header().enter(false);
         let polled = task.poll();
         self.current.set(None);
         match polled {
@@ -260,9 +259,9 @@ impl Local {
     /// of which aborts the next one in a destructor, would need a stack as long as the chain.
     pub(super) fn abort(&self, task: Task) {
         if task.is_polling() {
-            task.header().abort_asked.set(true);
+            task.header().ask_abort();
         } else if task.is_idle() && self.destroying.get() {
-            task.header().abort_asked.set(true);
+            task.header().ask_abort();
             self.enqueue(task);
         } else if task.is_idle() {
             self.destroy(task, Ending::Cancelled);
@@ -292,11 +291,10 @@ impl Local {
         // Each time from the front, for a destructor may do anything to the list. What can stand
         // in the way there is only the task being polled, and one whose destructor is running.
         while let Some(task) = self.live(kind).iter().find(Task::is_idle) {
-            let info = task.header().info;
-            if info.id > youngest {
+            if task.header().id() > youngest {
                 break;
             }
-            if task.header().abort_asked.get() {
+            if task.header().is_abort_asked() {
                 self.destroy(task, Ending::Cancelled);
             } else {
                 self.destroy(task, Ending::Dropped);
@@ -308,7 +306,7 @@ impl Local {
 
     /// Ends an idle task by destroying its future.
     fn destroy(&self, task: Task, ending: Ending) {
-        let site = task.header().info.site;
+        let site = task.header().site;
         let error = match ending {
             Ending::Dropped => JoinError::dropped(site),
             _ => JoinError::cancelled(site),
@@ -316,7 +314,7 @@ impl Local {
         let outer = self.destroying.replace(true);
         let pulse = &task.header().shared.pulse;
         let around = pulse.outer();
-        pulse.enter(task.header().info, true);
+        task.header().enter(true);
         task.destroy(error);
         pulse.return_to(around);
         self.destroying.set(outer);
@@ -325,7 +323,7 @@ impl Local {
 
     /// The future is gone: the task is counted, its joiner told, and forgotten.
     fn conclude(&self, task: Task, ending: Ending) {
-        let kind = task.header().info.kind;
+        let kind = task.header().kind();
         self.live(kind).remove(task);
         self.count(kind, |counters| match ending {
             Ending::Completed => counters.completed += 1,
@@ -363,7 +361,7 @@ impl Local {
     /// The task being polled.
     #[cfg(test)]
     pub(super) fn current(&self) -> Option<Info> {
-        self.current.get().map(|task| task.header().info)
+        self.current.get().map(|task| task.header().info())
     }
 
     /// What the report is told.

@@ -17,7 +17,7 @@
 //! is gone its tasks are over, and a wake finds that out from the task itself.
 //!
 //! To read, from the bottom: `state` (the word that threads share), `raw` (one task in memory),
-//! `waker` (what it hands out), `queue` (the lists), `local` (a task's life on its core), `join`
+//! `waker` (what it hands out), `kept` (the same in one word), `queue` (the lists), `local` (a task's life on its core), `join`
 //! (what the user holds), `pulse` (what other threads may know of what runs). They know each other
 //! in a circle: a queue is made of tasks, a task hands out wakers, and a wake leads back to the
 //! queue.
@@ -26,7 +26,9 @@
 //! anything here is borrowed. No queue allocates. No panic of a task, of its destructors or of
 //! what a panic carries comes out of here.
 
+mod begin;
 mod join;
+mod kept;
 mod local;
 mod pulse;
 mod queue;
@@ -42,11 +44,12 @@ use std::marker::PhantomData;
 use std::panic::Location;
 
 use crate::sync::Arc;
+pub(crate) use begin::{Begin, Ended};
 pub use join::{JoinError, JoinHandle};
+pub(crate) use kept::Kept;
 use local::{Local, Shared};
 pub(crate) use pulse::{Pulse, Running};
 use raw::Task;
-pub(crate) use waker::wake_own;
 
 /// What a wake from a foreign thread rings so that a sleeping core looks at its foreign queue.
 ///
@@ -103,7 +106,7 @@ pub(crate) struct Counters {
 /// Which task.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Info {
-    /// Its number on this core, from 1. Never used again.
+    /// Its number on this core, from 1. Never used again (see `Header`).
     pub(crate) id: u64,
     /// What it is to the stop.
     pub(crate) kind: Kind,
@@ -228,7 +231,10 @@ impl Tasks {
         let local = self.local();
         let each_kind = Kind::ALL.into_iter().map(|kind| local.live(kind).iter());
         // All are noted down before the first is shown, for the caller's code might end tasks.
-        let infos: Vec<Info> = each_kind.flatten().map(|task| task.header().info).collect();
+        let infos: Vec<Info> = each_kind
+            .flatten()
+            .map(|task| task.header().info())
+            .collect();
         infos.into_iter().for_each(show);
     }
 

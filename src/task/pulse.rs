@@ -55,6 +55,12 @@ impl Default for Pulse {
     }
 }
 
+/// What `enter` is to be told of the task with this id, whose kind has this discriminant.
+#[inline]
+pub(super) fn name(id: u64, kind: u8) -> u64 {
+    (id << 3) | (u64::from(kind) << 1)
+}
+
 /// The core's side.
 impl Pulse {
     /// The core has a thread now.
@@ -72,10 +78,11 @@ impl Pulse {
         self.turn_ns.store(RESTING, Ordering::Relaxed);
     }
 
-    /// The code of a task is about to run.
-    pub(super) fn enter(&self, info: Info, dropping: bool) {
-        let word = (info.id << 3) | ((info.kind as u64) << 1) | u64::from(dropping);
-        let site = ptr::from_ref(info.site).cast_mut();
+    /// The code of a task of this `name` is about to run.
+    #[inline]
+    pub(super) fn enter(&self, name: u64, site: &'static Location<'static>, dropping: bool) {
+        let word = name | u64::from(dropping);
+        let site = ptr::from_ref(site).cast_mut();
         // Release, both: whoever reads the number twice with this place in between knows that they
         // belong together, see `running`.
         self.site.store(site, Ordering::Release);

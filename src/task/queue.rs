@@ -137,7 +137,7 @@ impl Iterator for Taken {
 /// Tasks to be polled.
 #[derive(Default)]
 pub(super) struct Ready {
-    /// The first to be polled. Each task in the list is `queued` and alive: the core's reference
+    /// The first to be polled. Each task in the list is `QUEUED` and alive: the core's reference
     /// is not given up before it left.
     head: Cell<Option<Task>>,
     /// The last one. `None` exactly when `head` is.
@@ -152,9 +152,10 @@ impl Ready {
     /// Puts a task at the back, unless it is in the list.
     pub(super) fn push(&self, task: Task) {
         let header = task.header();
-        if header.queued.replace(true) {
+        if header.is_queued() {
             return;
         }
+        header.set_queued(true);
         header.next_ready.set(None);
         match self.tail.replace(Some(task)) {
             Some(last) => last.header().next_ready.set(Some(task)),

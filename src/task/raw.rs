@@ -35,16 +35,18 @@ use std::cell::Cell;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
+use std::panic::Location;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::task::{Context, Poll, Waker};
 
-use super::Info;
 use super::join::JoinError;
+use super::kept::Kept;
 use super::local::{Local, Shared};
 use super::state::{Left, State};
 use super::waker::raw_waker;
+use super::{Info, Kind, pulse};
 use crate::sync::Arc;
 use crate::sync::atomic::AtomicPtr;
 
@@ -88,23 +90,108 @@ pub(super) struct Header {
     pub(super) shared: ManuallyDrop<Arc<Shared>>,
     /// What depends on the future's type.
     vtable: &'static VTable,
-    /// Who the task is. Never changes.
-    pub(super) info: Info,
+    /// Where the task was spawned. Never changes.
+    pub(super) site: &'static Location<'static>,
+    /// The lower half of the task's number. Never changes.
+    id_low: u32,
+    /// The rest of the task's number. Never changes. 48 bits come round after nine years of a
+    /// million tasks a second.
+    id_high: u16,
     /// What the slot holds.
     phase: Cell<Phase>,
-    /// Whether the task is in the run queue, which then shares the core's reference.
-    pub(super) queued: Cell<bool>,
-    /// Whether the task is to be destroyed, not polled, as soon as that is possible.
-    pub(super) abort_asked: Cell<bool>,
-    /// Whether a `JoinHandle` exists. It holds one reference.
-    has_handle: Cell<bool>,
-    /// The next in the run queue. Valid while `queued`.
+    /// The task's kind, which never changes, and above it `QUEUED`, `ABORT_ASKED` and
+    /// `HAS_HANDLE`.
+    kind_and_flags: Cell<u8>,
+    /// The next in the run queue. Valid while it is `QUEUED`.
     pub(super) next_ready: Cell<Option<Task>>,
     /// The neighbours in the list of live tasks. Valid until the task is concluded.
     pub(super) live_before: Cell<Option<Task>>,
     pub(super) live_after: Cell<Option<Task>>,
-    /// Who waits for the output. Left by the handle, `None` once that is gone.
-    joiner: Cell<Option<Waker>>,
+    /// Who waits for the output. Left by the handle, empty once that is gone.
+    joiner: Cell<Kept>,
+}
+
+/// The bits of `kind_and_flags` that are the kind.
+const KIND: u8 = 0b11;
+/// The task is in the run queue, which then shares the core's reference.
+const QUEUED: u8 = 1 << 2;
+/// The task is to be destroyed, not polled, as soon as that is possible.
+const ABORT_ASKED: u8 = 1 << 3;
+/// A `JoinHandle` exists. It holds one reference.
+const HAS_HANDLE: u8 = 1 << 4;
+
+impl Header {
+    /// What the task is to the stop.
+    #[inline]
+    pub(super) fn kind(&self) -> Kind {
+        Kind::ALL[usize::from(self.kind_and_flags.get() & KIND)]
+    }
+
+    /// The task's number on its core.
+    #[inline]
+    pub(super) fn id(&self) -> u64 {
+        (u64::from(self.id_high) << 32) | u64::from(self.id_low)
+    }
+
+    /// Whether a stop waits for it.
+    #[inline]
+    pub(super) fn is_essential(&self) -> bool {
+        const { assert!(Kind::Main as u8 | Kind::Essential as u8 == 1) };
+        self.kind_and_flags.get() & KIND <= 1
+    }
+
+    /// Tells the core's pulse that the task's code is about to run.
+    #[inline]
+    pub(super) fn enter(&self, dropping: bool) {
+        let name = pulse::name(self.id(), self.kind_and_flags.get() & KIND);
+        self.shared.pulse.enter(name, self.site, dropping);
+    }
+
+    /// Who the task is.
+    pub(super) fn info(&self) -> Info {
+        Info {
+            id: self.id(),
+            kind: self.kind(),
+            site: self.site,
+        }
+    }
+
+    /// Whether the task is in the run queue.
+    #[inline]
+    pub(super) fn is_queued(&self) -> bool {
+        self.has(QUEUED)
+    }
+
+    /// Notes whether the task is in the run queue.
+    #[inline]
+    pub(super) fn set_queued(&self, queued: bool) {
+        self.set(QUEUED, queued);
+    }
+
+    /// Whether the task is to be destroyed instead of polled.
+    #[inline]
+    pub(super) fn is_abort_asked(&self) -> bool {
+        self.has(ABORT_ASKED)
+    }
+
+    /// The task is to be destroyed, not polled, as soon as that is possible.
+    pub(super) fn ask_abort(&self) {
+        self.set(ABORT_ASKED, true);
+    }
+
+    /// Whether the flag is set.
+    #[inline]
+    fn has(&self, flag: u8) -> bool {
+        self.kind_and_flags.get() & flag != 0
+    }
+
+    /// Sets the flag, or takes it off.
+    #[inline]
+    fn set(&self, flag: u8, on: bool) {
+        let others = self.kind_and_flags.get() & !flag;
+        self.kind_and_flags
+            .set(if on { others | flag } else { others });
+    }
 }
 
 /// A task as its owner sees it.
@@ -158,15 +245,15 @@ impl Task {
             next_foreign: AtomicPtr::new(ptr::null_mut()),
             shared: ManuallyDrop::new(shared),
             vtable: &Of::<F>::VTABLE,
-            info,
+            site: info.site,
+            id_low: info.id as u32,
+            id_high: (info.id >> 32) as u16,
             phase: Cell::new(Phase::Idle),
-            queued: Cell::new(false),
-            abort_asked: Cell::new(false),
-            has_handle: Cell::new(true),
+            kind_and_flags: Cell::new(info.kind as u8 | HAS_HANDLE),
             next_ready: Cell::new(None),
             live_before: Cell::new(None),
             live_after: Cell::new(None),
-            joiner: Cell::new(None),
+            joiner: Cell::default(),
         };
         let slot = Slot {
             future: ManuallyDrop::new(future),
@@ -215,7 +302,7 @@ impl Task {
 
     /// Whether somebody may still ask for the output.
     pub(super) fn has_handle(&self) -> bool {
-        self.header().has_handle.get()
+        self.header().has(HAS_HANDLE)
     }
 
     /// Polls the future once. Does nothing, and says that it waits, unless the task is idle.
@@ -300,18 +387,18 @@ impl Task {
     pub(super) fn set_joiner(self, waker: &Waker) {
         let header = self.header();
         let earlier = header.joiner.take();
-        if earlier.as_ref().is_some_and(|old| old.will_wake(waker)) {
+        if earlier.wakes(waker) {
             header.joiner.set(earlier);
             return;
         }
-        let stale = header.joiner.replace(Some(waker.clone()));
+        let stale = header.joiner.replace(Kept::of(waker));
         drop(earlier);
         drop(stale);
     }
 
     /// Takes out the waker that was left.
     pub(super) fn take_joiner(self) -> Option<Waker> {
-        self.header().joiner.take()
+        self.header().joiner.take().take()
     }
 
     /// The handle is dropped: its waker and an output that nobody will take go with it.
@@ -320,7 +407,7 @@ impl Task {
     ///
     /// Called once, by the handle, which gives up its reference and does not use the task again.
     pub(super) unsafe fn detach(self) {
-        self.header().has_handle.set(false);
+        self.header().set(HAS_HANDLE, false);
         let joiner = self.take_joiner();
         quietly(|| drop(joiner));
         self.discard_output();
@@ -336,10 +423,10 @@ impl Task {
     /// its own.
     pub(super) unsafe fn conclude(self) {
         let header = self.header();
-        if header.queued.get() {
+        if header.is_queued() {
             // The run queue still names the task. `leave_queue` gives the reference up.
             header.state.complete();
-        } else if header.state.complete_and_release(header.has_handle.get()) == Left::Nobody {
+        } else if header.state.complete_and_release(header.has(HAS_HANDLE)) == Left::Nobody {
             // SAFETY: the last reference was just given up, and the slot is empty, for the handle
             // is gone too.
             unsafe { free(self.0) };
@@ -353,7 +440,7 @@ impl Task {
     /// The task was just taken from the run queue.
     pub(super) unsafe fn leave_queue(self) -> Option<Task> {
         let header = self.header();
-        header.queued.set(false);
+        header.set_queued(false);
         if header.state.is_complete() {
             // SAFETY: `conclude` found the task queued and left the core's reference to the queue;
             // now that it is out, nobody else will give it up.
@@ -498,7 +585,7 @@ where
             unsafe { Self::drop_future(pointer) }
         }));
         let output = first_panic(output, dropped)
-            .map_err(|payload| JoinError::panicked(header.info.site, payload));
+            .map_err(|payload| JoinError::panicked(header.site, payload));
         let ended = match output {
             Ok(_) => Polled::Completed,
             Err(_) => Polled::Panicked,

@@ -81,21 +81,23 @@ unsafe fn drop_waker(data: *const ()) {
     unsafe { release(pointer) };
 }
 
-/// Wakes the task of `waker` if it is one of the core this thread is: a push to the run queue, with
-/// no atomic operation, no lock and no user code. Whether it was; if not, nothing has happened.
+/// The task of `waker`, if it is one of a task of any core. The waker keeps it alive.
 #[inline]
-pub(crate) fn wake_own(waker: &Waker) -> bool {
+pub(super) fn task_of_waker(waker: &Waker) -> Option<NonNull<Header>> {
     if !ptr::eq(waker.vtable(), &raw const WAKER) {
-        return false;
+        return None;
     }
     // SAFETY: the table is ours, so `raw_waker` made the data.
-    let pointer = unsafe { task_of(waker.data()) };
-    // SAFETY: the waker keeps the task alive, and is borrowed for the call.
-    if !unsafe { pointer.as_ref() }.shared.is_here() {
-        return false;
-    }
-    // SAFETY: as in `wake_by_ref`: the owner's thread, and a waker that lives during the call.
-    let task = unsafe { Task::on_owner(pointer) };
-    task.local().enqueue(task);
-    true
+    Some(unsafe { task_of(waker.data()) })
+}
+
+/// A waker of the task.
+///
+/// # Safety
+///
+/// The caller holds a reference to the task, which goes to the waker.
+pub(super) unsafe fn waker_of(pointer: NonNull<Header>) -> Waker {
+    // SAFETY: the functions of the table keep the contract of wakers, and the reference that they
+    // want is the caller's.
+    unsafe { Waker::from_raw(raw_waker(pointer)) }
 }

@@ -361,3 +361,9 @@ fn a_handle_stays_on_its_core_and_an_error_goes_anywhere() {
     assert!(<Tasks as NotSend<_>>::holds());
     const { assert!(<JoinError as Anywhere>::HOLDS) };
 }
+
+#[test]
+fn the_header_of_a_task_has_not_grown() {
+    assert_eq!(size_of::<raw::Header>(), 80);
+    assert_eq!(size_of::<Kept>(), 8);
+}

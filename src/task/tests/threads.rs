@@ -73,13 +73,53 @@ fn a_waker_is_the_cores_own_on_its_thread_alone_and_only_while_it_is_there() {
     let _handle = tasks.go(park((), &place));
     tasks.settle();
     let waker: Waker = place.take().unwrap();
-    assert!(wake_own(&waker));
-    assert!(!wake_own(Waker::noop()), "that one is not a task's");
+    let kept = Kept::of(&waker);
+    assert!(kept.wake_own());
+    assert_eq!(tasks.run(10).polled, 1);
+    let noop = Kept::of(Waker::noop());
+    assert!(!noop.wake_own(), "that one is not a task's");
     let elsewhere = waker.clone();
-    let seen = thread::spawn(move || wake_own(&elsewhere)).join();
+    let seen = thread::spawn(move || Kept::from(elsewhere).wake_own()).join();
     assert!(!seen.unwrap(), "there it takes the foreign queue");
     drop(tasks);
-    assert!(!wake_own(&waker), "the core is gone");
+    assert!(!kept.wake_own(), "the core is gone");
+}
+
+#[test]
+fn a_tasks_waker_in_one_word_is_the_same_waker_marked_or_not() {
+    let (tasks, _) = core();
+    let (place, other) = (Rc::default(), Rc::default());
+    let _handles = (tasks.go(park((), &place)), tasks.go(park((), &other)));
+    tasks.settle();
+    let [waker, other]: [Waker; 2] = [&place, &other].map(|place| place.take().unwrap());
+    let mut kept = Kept::of(&waker);
+    for marked in [false, true] {
+        if marked {
+            assert!(!kept.mark_again(&other) && kept.mark_again(&waker));
+        }
+        assert_eq!(kept.is_marked(), marked);
+        assert!(kept.wakes(&waker) && !kept.wakes(&other) && !kept.wakes(Waker::noop()));
+        assert!(kept.wake_own());
+        assert_eq!(tasks.run(10).polled, 1);
+    }
+    assert!(kept.take().unwrap().will_wake(&waker));
+    assert!(!kept.wake_own() && kept.take().is_none());
+}
+
+#[test]
+fn a_waker_in_one_word_keeps_the_tasks_memory_and_nothing_more() {
+    let (tasks, _) = core();
+    let place = Rc::default();
+    let probe = Rc::new(());
+    let handle = tasks.go(park(probe.clone(), &place));
+    tasks.settle();
+    let mut kept = Kept::from(place.take().unwrap());
+    kept.mark();
+    drop(handle);
+    drop(tasks);
+    assert_eq!(Rc::strong_count(&probe), 1, "the future went with the core");
+    assert!(!kept.wake_own());
+    drop(kept);
 }
 
 /// A task that ends when `sum` has reached `goal`, and sends a waker to each place at its first
