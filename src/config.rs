@@ -89,10 +89,17 @@ pub(crate) const CONN_INBOUND_BYTES: usize = 128 * 1024;
 /// The table of a core's connections grows by one part in this many, and by `CONNS_GROWTH_MIN` at
 /// least. Doubled, as a vector by itself is, it had 6,384 empty places at 10,000 connections, a third
 /// of all memory they took; the kernel moves a table of that size without copying it.
-pub(crate) const CONNS_GROWTH_PART: usize = 8;
+pub(crate) const CONNS_GROWTH_PART: usize = 16;
 
 /// See `CONNS_GROWTH_PART`.
 pub(crate) const CONNS_GROWTH_MIN: usize = 64;
+
+/// Lanes that connections keep while they are idle, some 70 KiB in all.
+pub(crate) const LANES_KEPT: usize = 512;
+
+/// Lanes beyond those that are kept for the next connections that are at work, as many bytes again:
+/// so many can be at work in one turn without an allocation.
+pub(crate) const LANES_SPARE: usize = 512;
 
 /// Pool buffers one connection may hold, queued or in its user's hands. Beyond it
 /// what arrives is copied to the heap: a slow reader pays with memory of its own.

@@ -19,84 +19,13 @@ use std::task::{Context, Poll};
 
 use super::Io;
 use super::conn::{Conn, Incoming, Origin, Recv};
+use super::stage::{Last, Linger, Step};
 use super::tally::End;
 use crate::clock::ns;
-use crate::config::{LINGER_CHECK_EACH, LINGER_CHECK_MAX, LINGER_CHECK_MIN, LINGER_QUIET_MIN};
+use crate::config::{LINGER_CHECK_EACH, LINGER_CHECK_MAX, LINGER_QUIET_MIN};
 use crate::report::Straggler;
 use crate::ring::sys::socket;
 use crate::ring::token::{Kind, Token};
-
-/// See the module's diagram.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    /// In use.
-    Open,
-    /// Nobody writes any more; the kernel has not taken all that was queued.
-    Flushing(Linger),
-    /// Our FIN is sent; the peer has not acknowledged all, or has not ended its side.
-    FinSent(Linger),
-    /// Over; waits for the last completion that names the socket.
-    Ending(Last),
-    /// The descriptor is closed; waits for the last handle.
-    Closed(Last),
-}
-
-/// How a peer that is slow to take what it is owed is watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Linger {
-    /// What the peer had acknowledged when it was last looked at; `None` before the first look.
-    acked: Option<u64>,
-    /// When `acked` last went up, and at first when closing began (ns).
-    progress_ns: u64,
-    /// When our FIN was sent (ns); 0 before.
-    fin_ns: u64,
-    /// The wait before the next look; doubles up to `LINGER_CHECK_MAX` (ns).
-    check_ns: u64,
-}
-
-/// How it ended, and what was lost.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Last {
-    /// The reason, for the report.
-    end: End,
-    /// Queued bytes the kernel never took.
-    unsent: u64,
-    /// Bytes the peer never acknowledged.
-    unacked: u64,
-}
-
-impl Last {
-    /// An end that lost nothing.
-    fn clean(end: End) -> Last {
-        Last {
-            end,
-            unsent: 0,
-            unacked: 0,
-        }
-    }
-}
-
-impl Stage {
-    /// Whether a receive may be armed.
-    pub(super) fn receives(&self) -> bool {
-        matches!(self, Stage::Open | Stage::Flushing(_) | Stage::FinSent(_))
-    }
-
-    /// Whether bytes that come are thrown away.
-    pub(super) fn discards(&self) -> bool {
-        !matches!(self, Stage::Open)
-    }
-
-    /// Whether its peer is looked at every now and then.
-    fn lingers(&self) -> bool {
-        matches!(self, Stage::Flushing(_) | Stage::FinSent(_))
-    }
-
-    /// Whether nothing more will happen.
-    pub(super) fn is_over(&self) -> bool {
-        matches!(self, Stage::Ending(_) | Stage::Closed(_))
-    }
-}
 
 /// The user side of closing.
 impl Io {
@@ -112,10 +41,10 @@ impl Io {
         // Nobody is left to wait: a task is not kept in memory for as long as a peer lingers.
         conn.reader.clear(&mut self.spent_wakers);
         conn.writer.clear(&mut self.spent_wakers);
-        match conn.stage {
-            Stage::Open => self.begin_close(index),
-            Stage::Closed(_) => self.free(index),
-            _ => {}
+        match conn.stage.step() {
+            None => self.begin_close(index),
+            Some(Step::Closed(_)) => self.free(index),
+            Some(_) => {}
         }
     }
 
@@ -126,22 +55,16 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        if conn.stage != Stage::Open {
+        if !conn.stage.is_open() {
             return;
         }
         conn.between = false;
         conn.peer_first = conn.incoming == Incoming::Ended;
         // What was received and never taken is thrown away like what is still to come.
-        self.tally.late += conn.inbound_bytes as u64;
-        drop(conn.inbound.take());
-        conn.inbound_bytes = 0;
+        self.tally.late += conn.drop_inbound() as u64;
+        self.lanes.take_back(&mut conn.lane);
         self.lingering += 1;
-        conn.stage = Stage::Flushing(Linger {
-            acked: None,
-            progress_ns: now_ns,
-            fin_ns: 0,
-            check_ns: ns(LINGER_CHECK_MIN),
-        });
+        conn.stage.go(Step::Flushing(Linger::begin(now_ns)));
         // A receive that was stopped by the limit goes on: a peer that writes before it reads
         // would otherwise wait for us as we wait for it.
         self.arm_recv(index);
@@ -157,14 +80,14 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return Poll::Ready(Err(super::errors::closed()));
         };
-        let Stage::Closed(last) = conn.stage else {
+        let Some(last) = conn.stage.closed() else {
             conn.writer.park(context, &mut self.spent_wakers);
             return Poll::Pending;
         };
-        Poll::Ready(if let Some(failure) = conn.write_failure {
-            Err(super::errors::write_failed(failure.errno, failure.taken))
+        Poll::Ready(if let Some(errno) = conn.write_errno {
+            Err(super::errors::write_failed(errno.into(), conn.taken))
         } else if let Incoming::Failed(errno) = conn.incoming {
-            Err(io::Error::from_raw_os_error(errno))
+            Err(io::Error::from_raw_os_error(errno.into()))
         } else if last.unsent + last.unacked > 0 {
             Err(super::errors::unacknowledged(last.unsent + last.unacked))
         } else {
@@ -190,7 +113,7 @@ impl Io {
         let open: Vec<u32> = self
             .conns
             .iter()
-            .filter(|(_, conn)| conn.stage == Stage::Open)
+            .filter(|(_, conn)| conn.stage.is_open())
             .map(|(index, _)| index as u32)
             .collect();
         for index in open {
@@ -211,13 +134,13 @@ impl Io {
             let Some(conn) = self.conn(index) else {
                 continue;
             };
-            let unsent = conn.outbound.bytes() as u64;
+            let unsent = conn.unsent() as u64;
             let accepted = conn.origin == Origin::Accepted;
-            let last = match conn.stage {
-                Stage::Ending(last) => last,
+            let last = match conn.stage.step() {
+                Some(Step::Ending(last)) => last,
                 _ => last,
             };
-            conn.stage = Stage::Closed(last);
+            conn.stage.go(Step::Closed(last));
             self.tally.lost(last.end, unsent, last.unacked);
             if accepted {
                 self.tally.closed(self.now_ns, last.end);
@@ -250,9 +173,11 @@ impl Io {
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };
-        match conn.stage {
-            Stage::Open => {}
-            Stage::Flushing(_) | Stage::FinSent(_) if conn.is_dead() && conn.send.is_none() => {
+        let Some(step) = conn.stage.step() else {
+            return;
+        };
+        match step {
+            Step::Flushing(_) | Step::FinSent(_) if conn.is_dead() && conn.send.is_none() => {
                 let end = if conn.was_reset() {
                     End::PeerReset
                 } else {
@@ -261,12 +186,12 @@ impl Io {
                 let last = self.losses(index, end);
                 self.end(index, last);
             }
-            Stage::Flushing(linger) if conn.outbound.bytes() == 0 && conn.send.is_none() => {
+            Step::Flushing(linger) if conn.unsent() == 0 && conn.send.is_none() => {
                 self.send_fin(index, linger);
             }
-            Stage::Flushing(linger) | Stage::FinSent(linger) => self.linger(index, linger),
-            Stage::Ending(_) => self.finish(index),
-            Stage::Closed(_) => {}
+            Step::Flushing(linger) | Step::FinSent(linger) => self.linger(index, linger),
+            Step::Ending(_) => self.finish(index),
+            Step::Closed(_) => {}
         }
     }
 
@@ -285,7 +210,7 @@ impl Io {
             fin_ns: now_ns,
             ..linger
         };
-        conn.stage = Stage::FinSent(linger);
+        conn.stage.go(Step::FinSent(linger));
         let answered = conn.incoming != Incoming::Open;
         self.arm_recv(index);
         if answered {
@@ -303,8 +228,8 @@ impl Io {
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };
-        let fin_sent = matches!(conn.stage, Stage::FinSent(_));
-        let owed = conn.outbound.bytes() as u64 + unacked;
+        let fin_sent = matches!(conn.stage.step(), Some(Step::FinSent(_)));
+        let owed = conn.unsent() as u64 + unacked;
         let end = conn.orderly_end();
         // With the peer's FIN here, only our own may be unacknowledged: nothing is left to lose.
         if fin_sent && conn.incoming == Incoming::Ended && owed <= 1 {
@@ -341,9 +266,10 @@ impl Io {
         let Some(conn) = self.conn(index) else {
             return;
         };
-        match &mut conn.stage {
-            Stage::Flushing(place) | Stage::FinSent(place) => *place = linger,
-            Stage::Open | Stage::Ending(_) | Stage::Closed(_) => return,
+        match conn.stage.step() {
+            Some(Step::Flushing(_)) => conn.stage.go(Step::Flushing(linger)),
+            Some(Step::FinSent(_)) => conn.stage.go(Step::FinSent(linger)),
+            None | Some(Step::Ending(_) | Step::Closed(_)) => return,
         }
         self.set_conn_timer(index, look_ns.min(cap_ns));
     }
@@ -378,7 +304,7 @@ impl Io {
             return;
         };
         self.lingering -= u64::from(conn.stage.lingers());
-        conn.stage = Stage::Ending(last);
+        conn.stage.go(Step::Ending(last));
         conn.reader.wake(&mut self.wakers);
         if let Some(key) = conn.timer.take() {
             self.wheel.cancel(key);
@@ -399,21 +325,23 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        let Stage::Ending(mut last) = conn.stage else {
+        let Some(Step::Ending(mut last)) = conn.stage.step() else {
             return;
         };
         if conn.in_kernel() {
             return;
         }
-        last.unsent = conn.outbound.bytes() as u64;
-        conn.stage = Stage::Closed(last);
+        last.unsent = conn.unsent() as u64;
+        conn.stage.go(Step::Closed(last));
         drop(conn.fd.take());
-        drop(conn.inbound.take());
-        conn.inbound_bytes = 0;
+        conn.drop_inbound();
+        if let Some(lane) = &mut conn.lane {
+            lane.outbound.clear(&mut self.spent_segments);
+        }
+        self.lanes.take_back(&mut conn.lane);
         if conn.recv == Recv::Starved {
             conn.recv = Recv::Off;
         }
-        conn.outbound.clear(&mut self.spent_segments);
         conn.reader.wake(&mut self.wakers);
         conn.writer.wake(&mut self.wakers);
         self.fds_freed = true;
@@ -430,6 +358,7 @@ impl Io {
     fn free(&mut self, index: u32) {
         if let Some(mut conn) = self.conns.try_remove(index as usize) {
             self.driver.pool().forget(index);
+            self.lanes.take_back(&mut conn.lane);
             conn.reader.clear(&mut self.spent_wakers);
             conn.writer.clear(&mut self.spent_wakers);
         }
@@ -454,7 +383,7 @@ impl Io {
                     detail: format!(
                         "{}; {} bytes queued, {unacked} unacknowledged",
                         conn.what_it_does(),
-                        conn.outbound.bytes(),
+                        conn.unsent(),
                     ),
                 }
             })
@@ -465,27 +394,30 @@ impl Io {
 impl Conn {
     /// Whether its descriptor is closed.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.stage, Stage::Closed(_))
+        self.stage.closed().is_some()
     }
 
     /// Where it stands, in words.
     fn what_it_does(&self) -> &'static str {
-        match self.stage {
-            Stage::Open if self.in_request => "inside a request",
-            Stage::Open => "open",
-            Stage::Flushing(_) => "flushing",
-            Stage::FinSent(_) => "waiting for the peer to take what was sent",
-            Stage::Ending(_) | Stage::Closed(_) => "ending",
+        match self.stage.step() {
+            None if self.in_request => "inside a request",
+            None => "open",
+            Some(Step::Flushing(_)) => "flushing",
+            Some(Step::FinSent(_)) => "waiting for the peer to take what was sent",
+            Some(Step::Ending(_) | Step::Closed(_)) => "ending",
         }
     }
 
     /// Whether it was the peer that broke the connection.
     fn was_reset(&self) -> bool {
-        let by_peer = |errno| matches!(errno, libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED);
+        let by_peer = |errno: u16| {
+            matches!(
+                errno.into(),
+                libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED
+            )
+        };
         matches!(self.incoming, Incoming::Failed(errno) if by_peer(errno))
-            || self
-                .write_failure
-                .is_some_and(|failure| by_peer(failure.errno))
+            || self.write_errno.is_some_and(by_peer)
     }
 
     /// The reason of a connection that ended in order.

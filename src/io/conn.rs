@@ -28,11 +28,13 @@ use std::task::{Context, Poll, Waker};
 use socket2::SockRef;
 
 use super::Io;
-use super::closing::Stage;
-use super::few::Few;
-use super::outbound::{Outbound, Segment};
+use super::lane::{Lane, Lanes};
+use super::outbound::Segment;
 use super::parked::Parked;
-use crate::config::{CONNS_GROWTH_MIN, CONNS_GROWTH_PART, DrainPolicy, HIGH_WATER_BYTES};
+use super::stage::Stage;
+use crate::config::{
+    CONN_INBOUND_BYTES, CONNS_GROWTH_MIN, CONNS_GROWTH_PART, DrainPolicy, HIGH_WATER_BYTES,
+};
 use crate::ring::chunk::Chunk;
 use crate::wheel::Key;
 
@@ -84,20 +86,14 @@ pub(super) enum Incoming {
     Open,
     /// The peer's FIN.
     Ended,
-    /// An errno; nothing more can come.
-    Failed(i32),
-}
-
-/// A send that failed after its bytes were queued.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct WriteFailure {
-    /// The kernel's errno.
-    pub(super) errno: i32,
-    /// Bytes of this connection the kernel took before it.
-    pub(super) taken: u64,
+    /// An errno; nothing more can come. The kernel's are below 4,096.
+    Failed(u16),
 }
 
 /// One connection. See the module.
+///
+/// There are tens of thousands that are idle, so what those have no use for is not in here, but
+/// made when it is needed: the bytes each way ([`Lane`]), and what closing notes ([`Stage`]).
 #[derive(Debug)]
 pub(crate) struct Conn {
     /// Open until the last completion that names it, and then closed by the closing machine.
@@ -114,12 +110,8 @@ pub(crate) struct Conn {
     pub(super) send: Option<u32>,
     /// Whether it is in the list of records that have a send to make.
     pub(super) dirty: bool,
-    /// What came and nobody has taken; no chunk is empty.
-    pub(super) inbound: Few<Chunk>,
-    /// The sum of `inbound`.
-    pub(super) inbound_bytes: usize,
-    /// What is to be sent.
-    pub(super) outbound: Outbound,
+    /// What came and what is to be sent, while it is either.
+    pub(super) lane: Option<Box<Lane>>,
     /// Who waits for bytes or the end.
     pub(super) reader: Parked,
     /// Who waits for room, for a flush or for the close.
@@ -128,9 +120,10 @@ pub(crate) struct Conn {
     pub(super) stage: Stage,
     /// What the receiving side has met.
     pub(super) incoming: Incoming,
-    /// What the sending side has met.
-    pub(super) write_failure: Option<WriteFailure>,
-    /// Bytes the kernel took for sending.
+    /// What the sending side has met: the errno of a send that failed after its bytes were queued.
+    /// No send is made after it.
+    pub(super) write_errno: Option<u16>,
+    /// Bytes the kernel took for sending; all of them before `write_errno`, if there is one.
     pub(super) taken: u64,
     /// When bytes last came or were taken, and at first when it was opened (ns).
     pub(super) active_ns: u64,
@@ -169,14 +162,12 @@ impl Conn {
             recv: Recv::Off,
             send: None,
             dirty: false,
-            inbound: Few::default(),
-            inbound_bytes: 0,
-            outbound: Outbound::default(),
+            lane: None,
             reader: Parked::default(),
             writer: Parked::default(),
-            stage: Stage::Open,
+            stage: Stage::default(),
             incoming: Incoming::Open,
-            write_failure: None,
+            write_errno: None,
             taken: 0,
             active_ns: now_ns,
             opened_ns: now_ns,
@@ -208,17 +199,47 @@ impl Conn {
         self.fd.as_ref().map(AsFd::as_fd)
     }
 
+    /// Whether something came that nobody has taken.
+    #[inline]
+    pub(super) fn has_inbound(&self) -> bool {
+        self.lane
+            .as_ref()
+            .is_some_and(|lane| !lane.inbound.is_empty())
+    }
+
+    /// How many bytes came that nobody has taken.
+    #[inline]
+    pub(super) fn inbound_bytes(&self) -> usize {
+        self.lane.as_ref().map_or(0, |lane| lane.inbound_bytes)
+    }
+
+    /// Throws away what came and nobody has taken. How many bytes.
+    pub(super) fn drop_inbound(&mut self) -> usize {
+        let Some(lane) = &mut self.lane else {
+            return 0;
+        };
+        drop(lane.inbound.take());
+        std::mem::take(&mut lane.inbound_bytes)
+    }
+
+    /// How many queued bytes the kernel has not taken.
+    #[inline]
+    pub(super) fn unsent(&self) -> usize {
+        self.lane.as_ref().map_or(0, |lane| lane.outbound.bytes())
+    }
+
     /// Whether both directions are beyond repair.
+    #[inline]
     pub(super) fn is_dead(&self) -> bool {
-        self.write_failure.is_some() || matches!(self.incoming, Incoming::Failed(_))
+        self.write_errno.is_some() || matches!(self.incoming, Incoming::Failed(_))
     }
 
     /// Whether both directions are open and nothing was told: as nearly always.
     #[inline]
     fn is_plain(&self) -> bool {
-        self.stage == Stage::Open
+        self.stage.is_open()
             && self.incoming == Incoming::Open
-            && self.write_failure.is_none()
+            && self.write_errno.is_none()
             && !self.told
             && !self.fin_sent
     }
@@ -226,7 +247,7 @@ impl Conn {
     /// Whether the user side may still write.
     #[inline]
     fn may_write(&self) -> io::Result<()> {
-        if self.stage == Stage::Open && !self.fin_sent && !self.is_dead() {
+        if self.stage.is_open() && !self.fin_sent && !self.is_dead() {
             Ok(())
         } else {
             Err(self.refused_write())
@@ -236,11 +257,16 @@ impl Conn {
     /// Why the user side may not write any more.
     #[cold]
     fn refused_write(&self) -> io::Error {
-        match (self.write_failure, self.incoming) {
-            (Some(failure), _) => super::errors::write_failed(failure.errno, failure.taken),
-            (None, Incoming::Failed(errno)) => super::errors::write_failed(errno, self.taken),
-            _ => super::errors::closed(),
-        }
+        self.write_error().unwrap_or_else(super::errors::closed)
+    }
+
+    /// What broke the connection, as a writer is told, if something did.
+    fn write_error(&self) -> Option<io::Error> {
+        let errno = match (self.write_errno, self.incoming) {
+            (Some(errno), _) | (None, Incoming::Failed(errno)) => errno,
+            (None, Incoming::Open | Incoming::Ended) => return None,
+        };
+        Some(super::errors::write_failed(errno.into(), self.taken))
     }
 
     /// Ends the request under way. Whether there was one, and it counts as answered.
@@ -248,12 +274,26 @@ impl Conn {
         std::mem::take(&mut self.in_request) && !self.is_dead()
     }
 
-    /// Bytes came for the reader.
-    #[inline]
-    pub(super) fn deliver(&mut self, chunk: Chunk, wakers: &mut Vec<Waker>) {
-        self.inbound_bytes += chunk.len();
-        self.inbound.push_back(chunk);
+    /// The lane, which it takes from `lanes` if it has none.
+    #[inline(always)]
+    pub(super) fn lane(&mut self, lanes: &mut Lanes) -> &mut Lane {
+        self.lane.get_or_insert_with(|| lanes.take())
+    }
+
+    /// Bytes came for the reader. Whether there are as many now as may wait.
+    #[inline(always)]
+    pub(super) fn deliver(
+        &mut self,
+        chunk: Chunk,
+        lanes: &mut Lanes,
+        wakers: &mut Vec<Waker>,
+    ) -> bool {
+        let lane = self.lane(lanes);
+        lane.inbound_bytes += chunk.len();
+        lane.inbound.push_back(chunk);
+        let full = lane.inbound_bytes >= CONN_INBOUND_BYTES;
         self.reader.wake(wakers);
+        full
     }
 
     /// Whether the kernel holds an operation of this record.
@@ -296,12 +336,21 @@ impl Io {
     #[inline]
     pub(crate) fn recv_now(&mut self, index: u32) -> Option<Chunk> {
         let conn = self.conns.get_mut(index as usize)?;
-        conn.inbound_bytes -= conn.inbound.front()?.len();
+        let lane = conn.lane.as_mut()?;
+        lane.inbound_bytes -= lane.inbound.front()?.len();
         if conn.recv == Recv::Off {
-            self.resume_recv(index);
+            return self.recv_and_resume(index);
         }
         // Moved last, straight to where it is wanted.
-        self.conns.get_mut(index as usize)?.inbound.pop_front()
+        lane.inbound.pop_front()
+    }
+
+    /// As `recv_now`, where the receive may be armed again; the chunk is no part of the sum any more.
+    #[cold]
+    fn recv_and_resume(&mut self, index: u32) -> Option<Chunk> {
+        self.resume_recv(index);
+        let conn = self.conns.get_mut(index as usize)?;
+        conn.lane.as_mut()?.inbound.pop_front()
     }
 
     /// The next chunk; an empty one at the end of the stream.
@@ -318,10 +367,11 @@ impl Io {
         };
         match conn.incoming {
             Incoming::Ended => Poll::Ready(Ok(Chunk::empty())),
-            Incoming::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno))),
+            Incoming::Failed(errno) => Poll::Ready(Err(io::Error::from_raw_os_error(errno.into()))),
             Incoming::Open if conn.told => Poll::Ready(Ok(Chunk::empty())),
             Incoming::Open if conn.stage.is_over() => Poll::Ready(Err(super::errors::closed())),
             Incoming::Open => {
+                self.lanes.rest(&mut conn.lane);
                 conn.reader.park(context, &mut self.spent_wakers);
                 Poll::Pending
             }
@@ -330,10 +380,11 @@ impl Io {
 
     /// Puts back the rest of a chunk that was taken: it will be the next one.
     pub(crate) fn put_back(&mut self, index: u32, chunk: Chunk) {
-        if let Some(conn) = self.conn(index) {
+        if let Some(conn) = self.conns.get_mut(index as usize) {
             if !chunk.is_empty() {
-                conn.inbound_bytes += chunk.len();
-                conn.inbound.push_front(chunk);
+                let lane = conn.lane(&mut self.lanes);
+                lane.inbound_bytes += chunk.len();
+                lane.inbound.push_front(chunk);
             }
         }
     }
@@ -348,10 +399,11 @@ impl Io {
         if !conn.is_plain() || self.draining.is_some() {
             return RequestNow::Unclear;
         }
-        if conn.inbound.is_empty() {
+        if !conn.has_inbound() {
             if !conn.reader.park_again(context) {
                 return RequestNow::Unclear;
             }
+            self.lanes.rest(&mut conn.lane);
             self.tally.requests_answered += u64::from(conn.in_request);
             conn.asks = true;
             conn.in_request = false;
@@ -380,21 +432,21 @@ impl Io {
         self.tally.requests_answered += u64::from(conn.end_request());
         conn.asks = true;
         conn.between = false;
-        if !conn.inbound.is_empty() {
+        if conn.has_inbound() {
             conn.in_request = true;
             // It is not idle any more, and ends with this request.
             conn.waits_its_turn &= conn.is_to_be_cut();
             self.tally.requests_begun += 1;
             return Poll::Ready(Ok(true));
         }
-        if let Some(failure) = conn.write_failure {
-            let error = super::errors::write_failed(failure.errno, failure.taken);
+        if let Some(errno) = conn.write_errno {
+            let error = super::errors::write_failed(errno.into(), conn.taken);
             return Poll::Ready(Err(error));
         }
         match conn.incoming {
             Incoming::Ended => return Poll::Ready(Ok(false)),
             Incoming::Failed(errno) => {
-                return Poll::Ready(Err(io::Error::from_raw_os_error(errno)));
+                return Poll::Ready(Err(io::Error::from_raw_os_error(errno.into())));
             }
             Incoming::Open if conn.stage.is_over() => {
                 return Poll::Ready(Err(super::errors::closed()));
@@ -403,6 +455,7 @@ impl Io {
         }
         if !conn.told {
             conn.between = true;
+            self.lanes.rest(&mut conn.lane);
             conn.reader.park(context, &mut self.spent_wakers);
             if !self.is_draining() {
                 return Poll::Pending;
@@ -439,7 +492,7 @@ impl Io {
             return Poll::Ready(Err(super::errors::closed()));
         };
         conn.may_write()?;
-        if conn.outbound.bytes() < HIGH_WATER_BYTES {
+        if conn.unsent() < HIGH_WATER_BYTES {
             return Poll::Ready(Ok(()));
         }
         conn.writer.park(context, &mut self.spent_wakers);
@@ -454,7 +507,11 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return false;
         };
-        if !plenty || !conn.is_plain() || conn.outbound.bytes() >= HIGH_WATER_BYTES {
+        let plain = conn.is_plain();
+        let Some(lane) = &mut conn.lane else {
+            return false;
+        };
+        if !plenty || !plain || lane.outbound.bytes() >= HIGH_WATER_BYTES {
             return false;
         }
         let segment = take();
@@ -463,7 +520,7 @@ impl Io {
             self.spent_segments.push(segment);
             return true;
         }
-        conn.outbound.push(segment);
+        lane.outbound.push(segment);
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(index);
@@ -482,7 +539,7 @@ impl Io {
         };
         match self.conns.get_mut(index as usize) {
             Some(conn) if !segment.is_empty() => {
-                conn.outbound.push(segment);
+                conn.lane(&mut self.lanes).outbound.push(segment);
                 if !std::mem::replace(&mut conn.dirty, true) {
                     self.dirty.push(index);
                 }
@@ -498,10 +555,13 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return bytes.len();
         };
-        let room = HIGH_WATER_BYTES.saturating_sub(conn.outbound.bytes());
+        let room = HIGH_WATER_BYTES.saturating_sub(conn.unsent());
         let count = room.min(bytes.len());
-        conn.outbound.append(&bytes[..count]);
-        self.mark_dirty(index);
+        if count > 0 {
+            let lane = conn.lane(&mut self.lanes);
+            lane.outbound.append(&bytes[..count]);
+            self.mark_dirty(index);
+        }
         count
     }
 
@@ -514,17 +574,13 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return Poll::Ready(Err(super::errors::closed()));
         };
-        if let Some(failure) = conn.write_failure {
-            let error = super::errors::write_failed(failure.errno, failure.taken);
+        if let Some(error) = conn.write_error() {
             return Poll::Ready(Err(error));
-        }
-        if let Incoming::Failed(errno) = conn.incoming {
-            return Poll::Ready(Err(super::errors::write_failed(errno, conn.taken)));
         }
         if conn.stage.is_over() {
             return Poll::Ready(Err(super::errors::closed()));
         }
-        if conn.outbound.bytes() == 0 && conn.send.is_none() {
+        if conn.unsent() == 0 && conn.send.is_none() {
             return Poll::Ready(Ok(()));
         }
         conn.writer.park(context, &mut self.spent_wakers);

@@ -18,7 +18,6 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use super::Io;
-use super::closing::Stage;
 use super::conn::Origin;
 use super::listener::{Accept, Listener};
 use super::listening::Swept;
@@ -126,7 +125,7 @@ impl Io {
             }
             let policy = conn.policy.as_ref();
             let window_ns = policy.map_or(0, |policy| policy.spread_ns());
-            let waits = conn.stage == Stage::Open && (conn.is_to_be_cut() || !conn.in_request);
+            let waits = conn.stage.is_open() && (conn.is_to_be_cut() || !conn.in_request);
             if window_ns > 0 && waits {
                 conn.waits_its_turn = true;
                 windows.entry(window_ns).or_default().push(index as u32);

@@ -5,8 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
-use super::closing::Stage;
-use super::conn::{Conn, Incoming, Recv, WriteFailure};
+use super::conn::{Conn, Incoming, Recv};
 use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::chunk::Chunk;
@@ -29,11 +28,14 @@ impl Conn {
             index,
             generation,
         };
+        let Some(lane) = &mut self.lane else {
+            return;
+        };
         // Twice the same, so that the usual operation is known where its entry is filled.
-        if let Some(only) = self.outbound.seal_only(fd) {
+        if let Some(only) = lane.outbound.seal_only(fd) {
             self.send = Some(generation);
             driver.submit(only, token);
-        } else if let Some(several) = self.outbound.seal(fd) {
+        } else if let Some(several) = lane.outbound.seal(fd) {
             self.send = Some(generation);
             driver.submit(several, token);
         }
@@ -87,7 +89,7 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        if conn.recv == Recv::Off && conn.inbound_bytes < CONN_INBOUND_BYTES / 2 {
+        if conn.recv == Recv::Off && conn.inbound_bytes() < CONN_INBOUND_BYTES / 2 {
             self.arm_recv(index);
         }
     }
@@ -115,13 +117,10 @@ impl Io {
         conn.active_ns = now_ns;
         conn.first_byte = true;
         self.tally.received += chunk.len() as u64;
-        if conn.stage.discards() || self.driver.pool().is_short(index) {
+        if !conn.stage.is_open() || self.driver.pool().is_short(index) {
             self.deliver_with_care(index, chunk);
-        } else {
-            conn.deliver(chunk, &mut self.wakers);
-            if conn.inbound_bytes >= CONN_INBOUND_BYTES {
-                self.stop_recv(index);
-            }
+        } else if conn.deliver(chunk, &mut self.lanes, &mut self.wakers) {
+            self.stop_recv(index);
         }
         if !cqe.more() {
             self.after_last_recv(index);
@@ -154,7 +153,7 @@ impl Io {
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };
-        if conn.stage == Stage::Open {
+        if conn.stage.is_open() {
             self.resume_recv(index);
         } else {
             // What still comes must be read: unread bytes would make the close a reset.
@@ -168,12 +167,11 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        if conn.stage.discards() {
+        if !conn.stage.is_open() {
             self.tally.late += chunk.len() as u64;
             return;
         }
-        conn.deliver(chunk.into_heap(), &mut self.wakers);
-        if conn.inbound_bytes >= CONN_INBOUND_BYTES {
+        if conn.deliver(chunk.into_heap(), &mut self.lanes, &mut self.wakers) {
             self.stop_recv(index);
         }
     }
@@ -192,13 +190,10 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
+        let errno = errno as u16;
         conn.incoming = Incoming::Failed(errno);
-        if conn.write_failure.is_none() && conn.send.is_none() {
-            let unsent = conn.outbound.bytes() as u64;
-            let taken = conn.taken;
-            if unsent > 0 {
-                conn.write_failure = Some(WriteFailure { errno, taken });
-            }
+        if conn.send.is_none() && conn.unsent() > 0 {
+            conn.write_errno.get_or_insert(errno);
         }
         conn.reader.wake(&mut self.wakers);
         conn.writer.wake(&mut self.wakers);
@@ -267,17 +262,22 @@ impl Io {
         };
         conn.send = None;
         let count = usize::try_from(cqe.result).unwrap_or(0);
-        conn.outbound.advance(count, &mut self.spent_segments);
+        let mut unsent = 0;
+        if let Some(lane) = &mut conn.lane {
+            lane.outbound.advance(count, &mut self.spent_segments);
+            unsent = lane.outbound.bytes();
+            self.lanes.rest(&mut conn.lane);
+        }
         conn.taken += count as u64;
         self.tally.sent += count as u64;
         if count == 0 {
             return self.on_empty_send(token.index, -cqe.result);
         }
         conn.active_ns = now_ns;
-        if conn.outbound.bytes() < HIGH_WATER_BYTES {
+        if unsent < HIGH_WATER_BYTES {
             conn.writer.wake(&mut self.wakers);
         }
-        if conn.outbound.bytes() > 0 || conn.stage != Stage::Open {
+        if unsent > 0 || !conn.stage.is_open() {
             self.after_send(token.index);
         }
     }
@@ -289,9 +289,7 @@ impl Io {
             return;
         };
         if errno > 0 && errno != libc::EINTR && errno != libc::EAGAIN {
-            let taken = conn.taken;
-            conn.write_failure
-                .get_or_insert(WriteFailure { errno, taken });
+            conn.write_errno.get_or_insert(errno as u16);
             conn.reader.wake(&mut self.wakers);
             conn.writer.wake(&mut self.wakers);
         }
@@ -303,7 +301,7 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        let open = conn.stage == Stage::Open;
+        let open = conn.stage.is_open();
         conn.make_send(index, &mut self.generations, &mut self.driver);
         if !open {
             self.step_closing(index);

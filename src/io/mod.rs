@@ -15,11 +15,13 @@ pub(crate) mod errors;
 mod few;
 mod flow;
 mod gate;
+mod lane;
 pub(crate) mod listener;
 pub(crate) mod listening;
 pub(crate) mod outbound;
 mod parked;
 mod spread;
+mod stage;
 pub(crate) mod tally;
 mod telling;
 pub(crate) mod timer;
@@ -41,6 +43,7 @@ use crate::sync::Arc;
 use crate::wheel::Wheel;
 use conn::Conn;
 use drain::Draining;
+use lane::Lanes;
 use listener::Listener;
 use listening::Listening;
 use outbound::Segment;
@@ -55,6 +58,8 @@ pub(crate) struct Io {
     pub(crate) wheel: Wheel<Timer>,
     /// Every connection of this core.
     pub(crate) conns: Slab<Conn>,
+    /// What connections at work have and others have not, between two uses.
+    lanes: Lanes,
     /// Every listening socket of this core.
     pub(crate) listeners: Slab<Listener>,
     /// Those of the listening sockets that are open, for the coordinator.
@@ -151,6 +156,7 @@ impl Io {
             driver,
             wheel: Wheel::new(ticks_gone(now_ns)),
             conns: Slab::new(),
+            lanes: Lanes::default(),
             listeners: Slab::new(),
             listening,
             tally: Tally::default(),
@@ -261,7 +267,7 @@ impl Io {
     fn on_conn_timer(&mut self, index: u32) {
         if let Some(conn) = self.conn(index) {
             conn.timer = None;
-            if conn.stage == closing::Stage::Open {
+            if conn.stage.is_open() {
                 self.on_drain_timer(index);
             } else {
                 self.step_closing(index);

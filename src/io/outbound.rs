@@ -68,7 +68,14 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
+    /// Whether nothing is queued, so that it holds no memory.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
     /// How many bytes the kernel has not taken.
+    #[inline]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -15,7 +15,6 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
-use super::closing::Stage;
 use super::conn::{Conn, Incoming, Origin};
 use super::drain::Draining;
 use super::tally::End;
@@ -38,7 +37,7 @@ impl Io {
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };
-        let done = conn.stage != Stage::Open || conn.told || conn.origin != Origin::Accepted;
+        let done = !conn.stage.is_open() || conn.told || conn.origin != Origin::Accepted;
         if done || self.draining.is_none() || conn.waits_its_turn {
             return;
         }
@@ -114,7 +113,7 @@ impl Io {
             .borrow()
             .and_then(|fd| socket::unread(fd).ok())
             .unwrap_or(0);
-        if unread > 0 || !conn.inbound.is_empty() {
+        if unread > 0 || conn.has_inbound() {
             let soon_ns = conn.grace_ns(draining).max(ns(WINDOW_MIN));
             return self.set_conn_timer(index, now_ns.saturating_add(soon_ns));
         }
