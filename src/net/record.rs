@@ -308,3 +308,45 @@ macro_rules! debug_as {
 }
 
 pub(super) use debug_as;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::conn::Conn;
+    use crate::net::TcpStream;
+    use crate::task::{Begin, Ended};
+
+    /// Whom a handler's task tells that it has ended.
+    struct Nobody;
+
+    impl Ended for Nobody {
+        fn ended(&self) {}
+    }
+
+    /// The size of the future that `handler` gives, and of that of its task.
+    fn sizes<F: Future>(handler: impl FnOnce(TcpStream) -> F) -> (usize, usize) {
+        /// What makes the future in a task: a handler, shared, and the stream.
+        type Make<F> = (Rc<()>, TcpStream, std::marker::PhantomData<F>);
+        drop(handler);
+        (size_of::<F>(), size_of::<Begin<Make<F>, F, Nobody>>())
+    }
+
+    /// The whole, on the heap of a server, is measured in `tests/it/memory.rs`; this says at once
+    /// which part of it has grown.
+    #[test]
+    fn no_part_of_an_idle_connection_has_grown() {
+        let (handler, task) = sizes(|mut stream| async move {
+            while stream.next_request().await? {
+                let chunk = stream.recv().await?;
+                stream.send(chunk).await?;
+            }
+            io::Result::Ok(())
+        });
+        assert_eq!(size_of::<TcpStream>(), 16);
+        assert_eq!(size_of::<NextRequest<'_>>(), 16);
+        assert_eq!(size_of::<Receiving<'_>>(), 8);
+        assert_eq!(size_of::<Sending<'_>>(), 40);
+        assert_eq!((handler, task), (64, 72), "those of the echo example");
+        assert_eq!(size_of::<Conn>(), 120, "the record");
+    }
+}

@@ -36,6 +36,7 @@ mod idle;
 mod inherited;
 mod listening;
 mod loss;
+mod memory;
 mod mixed;
 mod netty;
 mod network;
@@ -89,6 +90,7 @@ fn play(role: &str) -> ExitCode {
         "after_cut" => after_cut::after_cut,
         "answers_and_closes" => delay::answers_and_closes,
         "answers_once" => delivery::answers_once,
+        "as_the_example" => memory::as_the_example,
         "closing" => closing::closing,
         "crowded" => idle::crowded,
         "delayed" => delay::delayed,
@@ -163,6 +165,7 @@ fn trials() -> Vec<Trial> {
         inherited::promises,
         listening::promises,
         loss::promises,
+        memory::promises,
         mixed::promises,
         netty::promises,
         network::promises,

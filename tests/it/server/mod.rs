@@ -20,11 +20,12 @@ use std::time::Duration;
 use evenfall::net::{Listener, TcpListener};
 use evenfall::time::sleep;
 use evenfall::{Core, Cores, Handle, Phase, Report, Runtime, Shutdown, spawn_background};
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
 use crate::args::Args;
 use crate::process::say;
+use crate::sys;
 
 pub(crate) use echo::{answer_all, answer_plainly, echo};
 pub(crate) use framed::{framed, read_request};
@@ -183,6 +184,13 @@ impl Commands {
                 match line.as_str() {
                     "shutdown" => handle.shutdown(),
                     "force" => handle.force(),
+                    "lent" => {
+                        let (blocks, bytes) = sys::lent();
+                        say(&format!(
+                            "lent {}",
+                            json!({"blocks": blocks, "bytes": bytes})
+                        ));
+                    }
                     other => match other.strip_prefix("within ").map(str::parse) {
                         Some(Ok(ms)) => handle.shutdown_within(Duration::from_millis(ms)),
                         _ => panic!("what is {other:?}?"),

@@ -1,5 +1,6 @@
 //! The system calls that tests need and the standard library has not.
 
+mod counted;
 mod epoll;
 mod frames;
 pub(crate) mod link;
@@ -12,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
+pub(crate) use counted::lent;
 pub(crate) use epoll::{Epoll, READ, WRITE};
 pub(crate) use frames::Wire;
 pub(crate) use namespace::Namespace;
