@@ -42,6 +42,9 @@ mod runtime;
 pub mod net;
 
 mod handle;
+#[cfg(evenfall_bench)]
+#[doc(hidden)]
+pub mod nop;
 mod phases;
 pub mod process;
 mod remote;

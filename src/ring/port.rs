@@ -53,6 +53,9 @@ pub(crate) enum Sqe {
         len: u32,
         offset: u64,
     },
+    #[cfg(evenfall_bench)]
+    /// Do nothing, and say so.
+    Nop,
     /// Report each time `fd` becomes readable.
     PollMulti { fd: RawFd },
     /// End the operation that carries this user data.
@@ -325,6 +328,8 @@ fn entry(sqe: &Sqe) -> squeue::Entry {
             len,
             offset,
         } => opcode::Write::new(Fd(fd), from, len).offset(offset).build(),
+        #[cfg(evenfall_bench)]
+        Sqe::Nop => opcode::Nop::new().build(),
         Sqe::PollMulti { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
             .multi(true)
             .build(),

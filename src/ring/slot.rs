@@ -33,6 +33,9 @@ use crate::ring::token::{Generations, Kind, Token};
 pub(crate) enum Lent {
     /// Connect `fd` to `address`.
     Connect { fd: OwnedFd, address: Box<SockAddr> },
+    #[cfg(evenfall_bench)]
+    /// Nothing, and do nothing.
+    Nop,
     #[cfg(test)]
     /// Fill `buffer` (its length) from `fd` at `offset`; all ones is the file's own position.
     Read {
@@ -62,6 +65,8 @@ impl Lent {
                 address: address.as_ptr().cast(),
                 len: address.len(),
             },
+            #[cfg(evenfall_bench)]
+            Lent::Nop => Sqe::Nop,
             #[cfg(test)]
             Lent::Read { fd, buffer, offset } => Sqe::Read {
                 fd: fd.as_raw_fd(),

@@ -31,6 +31,7 @@ const RANKS: &[(&str, u32)] = &[
     ("handle", 115),
     ("time", 112),
     ("spawn", 110),
+    ("nop", 110),
     ("phases", 105),
     ("stalls", 105),
     ("process", 105),
