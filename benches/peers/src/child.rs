@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 
-use crate::serve::{Kind, Plan};
+use crate::serve::{Kind, Plan, netty_classes};
 use crate::sys::{self, Usage};
 
 /// No answer takes longer, even under valgrind.
@@ -39,24 +39,17 @@ pub struct End {
 impl Server {
     /// Starts one, below `wrapper` if that is not empty.
     pub fn start(kind: Kind, plan: &Plan, wrapper: &[String]) -> io::Result<Server> {
-        let cpus: Vec<String> = plan.cpus.iter().map(usize::to_string).collect();
-        let mode = plan.mode.to_possible_value().expect("no mode is hidden");
-        let itself = std::env::current_exe()?;
         let mut command = match wrapper {
-            [] => Command::new(itself),
-            [program, arguments @ ..] => {
-                let mut command = Command::new(program);
-                command.args(arguments).arg(itself);
+            [] => program(kind, plan)?,
+            [first, arguments @ ..] => {
+                let wrapped = program(kind, plan)?;
+                let mut command = Command::new(first);
+                command.args(arguments).arg(wrapped.get_program());
+                command.args(wrapped.get_args());
                 command
             }
         };
-        command
-            .args(["serve", &kind.name(), "--cpus", &cpus.join(",")])
-            .args(["--mode", mode.get_name()])
-            .args(plan.graceful.then_some("--graceful"))
-            .args(plan.alone.then_some("--alone"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = sys::spawn_tied(&mut command)?;
         let stdin = child.stdin.take().expect("asked for above");
         let stdout = child.stdout.take().expect("asked for above");
@@ -142,6 +135,29 @@ impl Server {
         let lines = self.lines.iter().collect();
         Ok(End { code, usage, lines })
     }
+}
+
+/// What serves.
+fn program(kind: Kind, plan: &Plan) -> io::Result<Command> {
+    let mode = plan.mode.to_possible_value().expect("no mode is hidden");
+    if kind == Kind::Netty {
+        let classes = netty_classes().ok_or_else(|| io::Error::other("no class path for netty"))?;
+        // The JVM does not pin threads: it may use the server's processors, and finds no others.
+        sys::pin(&plan.cpus)?;
+        let mut command = Command::new("java");
+        command
+            .args(["-cp", &classes, "EchoServer"])
+            .args([&plan.cpus.len().to_string(), mode.get_name()]);
+        return Ok(command);
+    }
+    let cpus: Vec<String> = plan.cpus.iter().map(usize::to_string).collect();
+    let mut command = Command::new(std::env::current_exe()?);
+    command
+        .args(["serve", &kind.name(), "--cpus", &cpus.join(",")])
+        .args(["--mode", mode.get_name()])
+        .args(plan.graceful.then_some("--graceful"))
+        .args(plan.alone.then_some("--alone"));
+    Ok(command)
 }
 
 impl Drop for Server {

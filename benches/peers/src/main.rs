@@ -79,8 +79,19 @@ enum Verb {
     Memory(BenchArgs),
     /// Instructions of an echo, by callgrind.
     Instructions(BenchArgs),
+    /// System calls of an echo, counted by the kernel.
+    Syscalls(BenchArgs),
+    /// Makes all tables and pictures again from what is kept.
+    Pages(BenchArgs),
     /// The table of what the micro bench has measured.
-    Micro(BenchArgs),
+    Micro {
+        /// What all benches are told.
+        #[command(flatten)]
+        args: BenchArgs,
+        /// Where criterion keeps its estimates.
+        #[arg(long, value_name = "DIR")]
+        estimates: PathBuf,
+    },
 }
 
 /// What all benches are told.
@@ -89,13 +100,15 @@ struct BenchArgs {
     /// Which servers, with commas; all by default.
     #[arg(long, value_delimiter = ',')]
     servers: Vec<Kind>,
-    /// Only the cells whose names contain one of these, with semicolons.
+    /// Only the cells of these names, or whose names contain these, with semicolons; an `x` is as
+    /// good as a `×`. What is kept of the others stays.
     #[arg(long, value_delimiter = ';')]
     only: Vec<String>,
-    /// How often each server is measured in each cell: 15 for echo, 7 for stop by default.
+    /// How often each server is measured in each cell: 15 for echo, 7 for stop, 3 for syscalls by
+    /// default.
     #[arg(long)]
     rounds: Option<usize>,
-    /// How long one measurement lasts.
+    /// How long one measurement lasts: 0.6 s by default.
     #[arg(long)]
     seconds: Option<f64>,
     /// Few and short rounds, to see that all works; the figures say nothing.
@@ -107,7 +120,7 @@ struct BenchArgs {
     /// The processor of the load.
     #[arg(long, default_value_t = 1)]
     load_cpu: usize,
-    /// Where tables and plots go.
+    /// Where tables and plots go, and where those of earlier runs are.
     #[arg(long, value_name = "DIR")]
     results: PathBuf,
     /// The process is ended after so many seconds, whatever hangs.
@@ -121,10 +134,10 @@ impl BenchArgs {
         sys::bound(Duration::from_secs(self.limit));
         let (quick_rounds, quick_seconds) = (2, 0.2);
         let rounds = if self.quick { quick_rounds } else { rounds };
-        let seconds = if self.quick { quick_seconds } else { 1.0 };
+        let seconds = if self.quick { quick_seconds } else { 0.6 };
         Setting {
             kinds: match self.servers[..] {
-                [] => Kind::ALL.to_vec(),
+                [] => Kind::here(),
                 _ => self.servers.clone(),
             },
             rounds: self.rounds.unwrap_or(rounds),
@@ -133,6 +146,7 @@ impl BenchArgs {
             server_cpu: self.server_cpu,
             load_cpu: self.load_cpu,
             quick: self.quick,
+            only: self.only.clone(),
         }
     }
 }
@@ -180,11 +194,17 @@ fn run(verb: Verb) -> io::Result<()> {
             };
             once(kind, &spec, Duration::from_secs_f64(seconds))
         }
-        Verb::Echo(args) => bench::echo::run(&args.setting(15), &args.only),
-        Verb::Stop(args) => bench::stop::run(&args.setting(7), &args.only),
+        Verb::Echo(args) => bench::echo::run(&args.setting(15)),
+        Verb::Stop(args) => bench::stop::run(&args.setting(7)),
         Verb::Memory(args) => bench::memory::run(&args.setting(1)),
-        Verb::Micro(args) => bench::micro::run(&args.setting(1)),
+        Verb::Micro { args, estimates } => bench::micro::run(&args.setting(1), &estimates),
         Verb::Instructions(args) => bench::instructions::run(&args.setting(1)),
+        Verb::Syscalls(args) => bench::syscalls::run(&args.setting(3)),
+        Verb::Pages(args) => {
+            let setting = args.setting(1);
+            bench::echo::pages(&setting)?;
+            bench::stop::pages(&setting)
+        }
     }
 }
 

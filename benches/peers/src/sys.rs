@@ -63,6 +63,24 @@ pub fn wait_for_term() -> io::Result<()> {
     Ok(())
 }
 
+/// The clock that all processes of a machine share, in ns.
+pub fn monotonic_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the buffer is ours and of the right type; this clock is always there.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Interrupts a child that was not waited for yet, as Ctrl-C does.
+pub fn interrupt(pid: u32) -> io::Result<()> {
+    // SAFETY: no memory is involved; the child is a zombie at the worst, so the id is still its own.
+    checked(unsafe { libc::kill(pid as i32, libc::SIGINT) })?;
+    Ok(())
+}
+
 /// Sends SIGTERM to a child that was not waited for yet.
 pub fn terminate(pid: u32) -> io::Result<()> {
     // SAFETY: no memory is involved; the child is a zombie at the worst, so the id is still its own.

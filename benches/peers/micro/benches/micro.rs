@@ -1,13 +1,16 @@
 //! The parts of a runtime, one by one, each beside tokio's where tokio has it.
 //!
 //! A measurement runs on a core of one runtime that lives as long as the bench; its clock is read
-//! on that core, around the whole batch. A nop that is submitted and completed has no public call
-//! and is not measured here.
+//! on that core, around the whole batch. A nop has no public call: it is measured where the library
+//! is built with `--cfg evenfall_bench`, as `benches/run` does.
 
 #![expect(missing_docs, reason = "the function is a macro's")]
 
 #[path = "micro/letters.rs"]
 mod letters;
+#[cfg(evenfall_bench)]
+#[path = "micro/ops.rs"]
+mod ops;
 #[path = "micro/rig.rs"]
 mod rig;
 #[path = "micro/tasks.rs"]
@@ -23,6 +26,14 @@ criterion_group! {
         .warm_up_time(std::time::Duration::from_millis(500))
         .measurement_time(std::time::Duration::from_secs(2))
         .sample_size(20);
-    targets = tasks::bench, letters::bench, timers::bench
+    targets = tasks::bench, ops_bench, letters::bench, timers::bench
 }
 criterion_main!(parts);
+
+/// The operations, where the library shows one.
+fn ops_bench(criterion: &mut Criterion) {
+    #[cfg(evenfall_bench)]
+    ops::bench(criterion);
+    #[cfg(not(evenfall_bench))]
+    let _none = criterion;
+}

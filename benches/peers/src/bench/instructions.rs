@@ -1,70 +1,108 @@
 //! Instructions in user mode for one echo, counted by callgrind: the same on every run, whatever
 //! else the machine does.
 //!
-//! Two runs with different counts of requests; the difference is the requests' own.
+//! Two runs with different counts of requests; the difference is the requests' own. Servers with a
+//! ring are all run with the `polled` library before them, see its source for why; what it adds is
+//! in their figures, and is nearly the same for each.
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::bench::book::Book;
 use crate::bench::page::{Table, number};
-use crate::bench::{Progress, Setting};
+use crate::bench::{Progress, Setting, goals, names_of};
 use crate::load::closed::{Closed, Spec};
 use crate::serve::{Kind, Mode, Plan};
+use crate::sys;
 
 /// The requests of the two runs.
 const COUNTS: [u64; 2] = [5_000, 25_000];
 
-/// How many blocks of instructions lie between two sums: what is left over at the end of a run is
-/// below three instructions a request.
-const BLOCKS: u64 = 10_000;
-
 /// A run under valgrind is slow, but not slower.
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Counts, prints, and keeps `instructions.md`.
+/// The cells, which are the echo matrix's, and their connections.
+pub const CELLS: [(&str, usize); 2] = [("64 B × 1", 1), ("64 B × 64", 64)];
+
+/// The names of the figures in the kept file.
+const FIGURES: [&str; 1] = ["instructions"];
+
+/// The kept figures.
+pub fn book(setting: &Setting) -> io::Result<Book> {
+    Book::open(&setting.path("instructions.csv"), &FIGURES)
+}
+
+/// Counts, prints, and keeps `instructions.csv` and `instructions.md`.
 pub fn run(setting: &Setting) -> io::Result<()> {
-    let connections = [1, 64];
-    let total = setting.kinds.len() * connections.len() * COUNTS.len();
+    let mut book = book(setting)?;
+    let mut kinds = setting.kinds.clone();
+    // Valgrind runs no JVM to speak of.
+    kinds.retain(|kind| *kind != Kind::Netty);
+    let names = CELLS.map(|(name, _)| name.to_owned());
+    let chosen = setting.chosen(&names)?;
+    let total = kinds.len() * chosen.len() * COUNTS.len();
     let mut progress = Progress::begin("instructions", total, LIMIT);
-    let mut head = vec!["instructions a request".to_owned()];
-    head.extend(connections.map(|count| format!("{count} connections")));
-    head.extend(connections.map(|count| format!("{count}, beyond the bare ring")));
-    let mut table = Table::new(head);
-    let mut base = [None; 2];
-    for &kind in &setting.kinds {
-        let mut each = [None; 2];
-        for (place, &active) in connections.iter().enumerate() {
-            let mut totals = Vec::new();
-            for count in COUNTS {
-                let counted = count_run(kind, setting, active, count);
-                progress.step(&format!("{} × {active}", kind.name()));
-                match counted {
-                    Ok(counted) => totals.push(counted),
-                    Err(error) => eprintln!("{} × {active}: {error}", kind.name()),
-                }
-            }
-            if let [few, many] = totals[..] {
-                each[place] = Some((many as f64 - few as f64) / (COUNTS[1] - COUNTS[0]) as f64);
-            }
+    for (name, active) in CELLS {
+        if !chosen.iter().any(|chosen| chosen == name) {
+            continue;
         }
-        if kind == Kind::BareRing {
-            base = each;
+        book.forget(name);
+        for &kind in &kinds {
+            let counted = difference(kind, setting, active, &mut progress);
+            let counted = counted.inspect_err(|error| eprintln!("{}: {error}", kind.name()));
+            let values = counted.map(|count| (vec![Some(count)], String::new()));
+            let values = values.map_err(|error| error.to_string());
+            book.add(name, &kind.name(), 0, values);
         }
-        let beyond = each
-            .iter()
-            .zip(base)
-            .map(|(each, base)| Some((*each)? - base?));
-        let mut row = vec![kind.name()];
-        row.extend(each.iter().map(|count| number(*count, 0)));
-        row.extend(beyond.map(|count| number(count, 0)));
-        table.row(row);
+        book.arrange(&names, &names_of(&Kind::ALL));
+        setting.keep("instructions.csv", &book.text())?;
     }
     progress.end();
-    let text = format!("# Instructions\n\n{table}");
+    let text = page(&book);
     println!("{text}");
-    setting.keep("instructions.md", &text)
+    setting.keep("instructions.md", &text)?;
+    goals::run(setting)
+}
+
+/// The table.
+fn page(book: &Book) -> String {
+    let mut head = vec!["instructions a request".to_owned()];
+    head.extend(CELLS.map(|(name, _)| name.to_owned()));
+    head.extend(CELLS.map(|(name, _)| format!("{name}, beyond the bare ring")));
+    let mut table = Table::new(head);
+    let of = |name: &str, server: &str| book.sample(name, server, FIGURES[0]).median();
+    for server in book.servers(CELLS[0].0) {
+        let counts = CELLS.map(|(name, _)| of(name, &server));
+        let ring = Kind::BareRing.name();
+        let beyond = CELLS.map(|(name, _)| Some(of(name, &server)? - of(name, &ring)?));
+        let mut row = vec![server.clone()];
+        row.extend(
+            counts
+                .into_iter()
+                .chain(beyond)
+                .map(|count| number(count, 0)),
+        );
+        table.row(row);
+    }
+    format!("# Instructions\n\n{}\n\n{table}", book.origin(CELLS[0].0))
+}
+
+/// What one request costs.
+fn difference(
+    kind: Kind,
+    setting: &Setting,
+    active: usize,
+    progress: &mut Progress,
+) -> io::Result<f64> {
+    let mut totals = [0; 2];
+    for (place, count) in COUNTS.into_iter().enumerate() {
+        let counted = count_run(kind, setting, active, count);
+        progress.step(&format!("{} × {active}", kind.name()));
+        totals[place] = counted?;
+    }
+    Ok((totals[1] as f64 - totals[0] as f64) / (COUNTS[1] - COUNTS[0]) as f64)
 }
 
 /// All that a server executed in user mode until it had answered so many requests.
@@ -76,6 +114,16 @@ fn count_run(kind: Kind, setting: &Setting, active: usize, requests: u64) -> io:
     counted
 }
 
+/// The library that has the servers' waits polled: beside this program.
+fn polled() -> io::Result<PathBuf> {
+    let library = std::env::current_exe()?.with_file_name("libevenfall_polled.so");
+    if !library.exists() {
+        let text = format!("{} is not built", library.display());
+        return Err(io::Error::new(io::ErrorKind::NotFound, text));
+    }
+    Ok(library)
+}
+
 /// The same, with a folder for what callgrind writes.
 fn count_into(
     folder: &Path,
@@ -84,15 +132,16 @@ fn count_into(
     active: usize,
     requests: u64,
 ) -> io::Result<u64> {
-    // Below valgrind a signal does not end a ring's wait, so the sums are written all along, and the
-    // server is killed.
-    let wrapper = [
-        "valgrind".to_owned(),
-        "--quiet".to_owned(),
-        "--tool=callgrind".to_owned(),
-        format!("--dump-every-bb={BLOCKS}"),
-        format!("--callgrind-out-file={}", folder.join("out").display()),
-    ];
+    let mut wrapper = Vec::new();
+    if kind.has_ring() {
+        wrapper.push("env".to_owned());
+        wrapper.push(format!("LD_PRELOAD={}", polled()?.display()));
+    }
+    wrapper.extend(["valgrind", "--quiet", "--tool=callgrind"].map(String::from));
+    wrapper.push(format!(
+        "--callgrind-out-file={}",
+        folder.join("out").display()
+    ));
     let plan = Plan {
         cpus: setting.cpus(false),
         mode: Mode::Echo,
@@ -112,7 +161,9 @@ fn count_into(
         let text = format!("{} of {requests} requests in time", tally.requests);
         return Err(io::Error::other(text));
     }
-    drop(server);
+    // SIGTERM kills the server, and callgrind writes its sum at that.
+    sys::terminate(server.pid())?;
+    server.wait(LIMIT)?;
     total(folder)
 }
 
@@ -124,10 +175,12 @@ fn total(folder: &Path) -> io::Result<u64> {
         let totals = text
             .lines()
             .filter_map(|line| line.strip_prefix("totals: "));
-        // The last file may be cut off, as the server is killed; then it has no sum.
         sum += totals
             .filter_map(|sum| sum.trim().parse::<u64>().ok())
             .sum::<u64>();
+    }
+    if sum == 0 {
+        return Err(io::Error::other("callgrind wrote no sum"));
     }
     Ok(sum)
 }

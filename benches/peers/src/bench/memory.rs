@@ -3,9 +3,9 @@
 use std::io;
 use std::time::Duration;
 
+use crate::bench::book::Book;
 use crate::bench::page::{Table, number};
-use crate::bench::sample::Sample;
-use crate::bench::{Progress, Setting};
+use crate::bench::{Progress, Setting, goals, names_of};
 use crate::child::Server;
 use crate::load::crowd::Crowd;
 use crate::serve::{Kind, Mode, Plan};
@@ -25,40 +25,80 @@ struct Cost {
     left: f64,
 }
 
-/// Measures, prints, and keeps `memory.md`.
+/// The cell.
+pub const CELL: &str = "10,000 idle";
+
+/// The names of the figures in the kept file.
+const FIGURES: [&str; 5] = [
+    "heap",
+    "heap_without_buffer",
+    "resident",
+    "left",
+    "came_and_went",
+];
+
+/// The kept figures.
+pub fn book(setting: &Setting) -> io::Result<Book> {
+    Book::open(&setting.path("memory.csv"), &FIGURES)
+}
+
+/// Measures, prints, and keeps `memory.csv` and `memory.md`.
 pub fn run(setting: &Setting) -> io::Result<()> {
     sys::raise_nofile(200_000)?;
+    let mut book = book(setting)?;
     let churn = if setting.quick { 1 } else { 100 };
-    // A connect with its request and its end takes some 100 µs.
-    let bound = Duration::from_secs(2) * (churn + 3);
+    // A connect with its request and its end takes some 60 µs; so many take a minute.
+    let bound = Duration::from_secs(1) * (churn + 5);
     let mut progress = Progress::begin("memory", setting.kinds.len(), bound);
+    book.forget(CELL);
+    for &kind in &setting.kinds {
+        let cost = measure(kind, setting, churn);
+        progress.step(&kind.name());
+        let cost = cost.inspect_err(|error| eprintln!("{}: {error}", kind.name()));
+        let values = cost.map(|cost| {
+            let held = kind.held_bytes() as f64;
+            let count = f64::from(churn) * CONNECTIONS as f64;
+            let values = [cost.heap, cost.heap - held, cost.resident, cost.left, count];
+            (values.map(Some).to_vec(), String::new())
+        });
+        book.add(
+            CELL,
+            &kind.name(),
+            0,
+            values.map_err(|error| error.to_string()),
+        );
+        book.arrange(&[], &names_of(&Kind::ALL));
+        setting.keep("memory.csv", &book.text())?;
+    }
+    progress.end();
+    let text = page(&book);
+    println!("{text}");
+    setting.keep("memory.md", &text)?;
+    goals::run(setting)
+}
+
+/// The table.
+fn page(book: &Book) -> String {
     let mut table = Table::new([
         "server".to_owned(),
         "heap B/connection".to_owned(),
         "without its buffer".to_owned(),
         "resident B/connection".to_owned(),
-        format!("left B/connection, of {}", churn as usize * CONNECTIONS),
+        "left B/connection".to_owned(),
+        "of connections".to_owned(),
     ]);
-    for &kind in &setting.kinds {
-        let cost = measure(kind, setting, churn);
-        progress.step(&kind.name());
-        let cost = cost
-            .inspect_err(|error| eprintln!("{}: {error}", kind.name()))
-            .ok();
-        let of = |figure: fn(&Cost) -> f64| Sample::of([cost.as_ref().map(figure)]).median();
-        let held = kind.held_bytes() as f64;
+    for server in book.servers(CELL) {
+        let figure = |name, digits| number(book.sample(CELL, &server, name).median(), digits);
         table.row([
-            kind.name(),
-            number(of(|cost| cost.heap), 0),
-            number(of(|cost| cost.heap).map(|heap| heap - held), 0),
-            number(of(|cost| cost.resident), 0),
-            number(of(|cost| cost.left), 2),
+            server.clone(),
+            figure("heap", 0),
+            figure("heap_without_buffer", 0),
+            figure("resident", 0),
+            figure("left", 3),
+            figure("came_and_went", 0),
         ]);
     }
-    progress.end();
-    let text = format!("# Memory\n\n{table}");
-    println!("{text}");
-    setting.keep("memory.md", &text)
+    format!("# Memory\n\n{}\n\n{table}", book.origin(CELL))
 }
 
 /// Connects, and looks before and after.

@@ -6,37 +6,59 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::bench::Setting;
+use crate::bench::book::Book;
 use crate::bench::page::{Table, number};
+use crate::bench::{Setting, goals};
 
-/// Reads criterion's estimates, prints, and keeps `micro.md`.
-pub fn run(setting: &Setting) -> io::Result<()> {
-    let itself = std::env::current_exe()?;
-    // Below the target folder, as this program is.
-    let folder = itself.ancestors().nth(2).unwrap_or(Path::new("."));
+/// The names of the figures in the kept file.
+const FIGURES: [&str; 3] = ["median_ns", "from_ns", "to_ns"];
+
+/// The kept figures: each part is a cell of its own, without a server.
+pub fn book(setting: &Setting) -> io::Result<Book> {
+    Book::open(&setting.path("micro.csv"), &FIGURES)
+}
+
+/// Reads criterion's estimates, prints, and keeps `micro.csv` and `micro.md`.
+pub fn run(setting: &Setting, estimates: &Path) -> io::Result<()> {
     let mut found = Vec::new();
-    collect(&folder.join("criterion"), &mut found)?;
+    collect(estimates, &mut found)?;
     found.sort();
-    let head = ["part", "median ns", "from", "to"];
-    let mut table = Table::new(head.map(String::from));
+    // All of criterion's, as it keeps those that were not run again too.
+    let mut book = Book::parse("", &FIGURES);
     for place in &found {
         let names = read(&place.join("benchmark.json"))?;
         let estimates = read(&place.join("estimates.json"))?;
         let median = &estimates["median"];
         let bounds = &median["confidence_interval"];
-        table.row([
-            names["full_id"].as_str().unwrap_or("?").to_owned(),
-            number(median["point_estimate"].as_f64(), 1),
-            number(bounds["lower_bound"].as_f64(), 1),
-            number(bounds["upper_bound"].as_f64(), 1),
-        ]);
+        let values = [
+            &median["point_estimate"],
+            &bounds["lower_bound"],
+            &bounds["upper_bound"],
+        ];
+        let part = names["full_id"].as_str().unwrap_or("?");
+        let values = values.map(Value::as_f64).to_vec();
+        book.add(part, "", 0, Ok((values, String::new())));
     }
-    let text = format!(
+    setting.keep("micro.csv", &book.text())?;
+    let text = page(&book);
+    println!("{text}");
+    setting.keep("micro.md", &text)?;
+    goals::run(setting)
+}
+
+/// The table.
+fn page(book: &Book) -> String {
+    let head = ["part", "median ns", "from", "to"];
+    let mut table = Table::new(head.map(String::from));
+    for part in book.cells() {
+        let figures = FIGURES.map(|name| number(book.sample(&part, "", name).median(), 1));
+        let [median, from, to] = figures;
+        table.row([part, median, from, to]);
+    }
+    format!(
         "# Micro\n\nMedians with their intervals of confidence, as criterion gives them; a group \
          of 64 or 1,000 is the time of all.\n\n{table}"
-    );
-    println!("{text}");
-    setting.keep("micro.md", &text)
+    )
 }
 
 /// The folders with the newest estimates.

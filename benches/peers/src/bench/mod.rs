@@ -1,7 +1,8 @@
 //! The benches: rounds that alternate between the servers, and what their tables say.
 
-pub mod cell;
+pub mod book;
 pub mod echo;
+pub mod goals;
 pub mod instructions;
 pub mod memory;
 pub mod micro;
@@ -9,6 +10,7 @@ pub mod page;
 pub mod plot;
 pub mod sample;
 pub mod stop;
+pub mod syscalls;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -36,6 +38,30 @@ pub struct Setting {
     pub load_cpu: usize,
     /// Whether this is only to see that all works.
     pub quick: bool,
+    /// Names of cells, or parts of names; all cells if there are none.
+    pub only: Vec<String>,
+}
+
+/// The names of some servers, as in the tables.
+pub fn names_of(kinds: &[Kind]) -> Vec<String> {
+    kinds.iter().map(|kind| kind.name()).collect()
+}
+
+/// The names that `only` chooses: those that are named in full, or else those that contain a part.
+/// An `x` is as good as a `×`.
+fn choose(names: &[String], only: &[String]) -> Vec<String> {
+    let plain = |text: &str| text.replace('×', "x");
+    let chosen = |name: &&String| {
+        let name = plain(name);
+        let hit = |part: &String| {
+            let part = plain(part);
+            // "64 B x 1" means that cell, and not "64 B x 1000" as well.
+            let exact = names.iter().any(|other| plain(other) == part);
+            name == part || (!exact && name.contains(&part))
+        };
+        only.is_empty() || only.iter().any(hit)
+    };
+    names.iter().filter(chosen).cloned().collect()
 }
 
 impl Setting {
@@ -70,10 +96,25 @@ impl Setting {
         }
     }
 
+    /// The cells to measure, of these.
+    pub fn chosen(&self, names: &[String]) -> io::Result<Vec<String>> {
+        let chosen = choose(names, &self.only);
+        if chosen.is_empty() {
+            let text = format!("no such cell; there are: {}", names.join("; "));
+            return Err(io::Error::other(text));
+        }
+        Ok(chosen)
+    }
+
+    /// One file of the results.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.results.join(name)
+    }
+
     /// Writes one file of the results.
     pub fn keep(&self, name: &str, text: &str) -> io::Result<()> {
         fs::create_dir_all(&self.results)?;
-        let path = self.results.join(name);
+        let path = self.path(name);
         fs::write(&path, text).map_err(|error| naming(&path, &error))
     }
 }
@@ -132,5 +173,19 @@ impl Progress {
         if io::stderr().is_terminal() {
             eprintln!();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_name_chooses_one_cell_and_a_part_of_it_several() {
+        let names = ["64 B × 1", "64 B × 1000", "1 KiB × 1"].map(String::from);
+        let chosen = |only: &str| choose(&names, &[only.to_owned()]);
+        assert_eq!(chosen("64 B x 1"), ["64 B × 1"]);
+        assert_eq!(chosen("64 B"), ["64 B × 1", "64 B × 1000"]);
+        assert_eq!(choose(&names, &[]), names);
     }
 }

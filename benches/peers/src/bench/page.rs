@@ -8,6 +8,8 @@ use crate::bench::sample::Spread;
 pub struct Table {
     /// The head, then the rows, all of one length.
     rows: Vec<Vec<String>>,
+    /// Whether all columns are text.
+    all_left: bool,
 }
 
 impl Table {
@@ -15,6 +17,15 @@ impl Table {
     pub fn new(head: impl IntoIterator<Item = String>) -> Table {
         Table {
             rows: vec![head.into_iter().collect()],
+            all_left: false,
+        }
+    }
+
+    /// One with this head, all columns of which are text.
+    pub fn left(head: impl IntoIterator<Item = String>) -> Table {
+        Table {
+            all_left: true,
+            ..Table::new(head)
         }
     }
 
@@ -40,6 +51,7 @@ impl fmt::Display for Table {
         for (index, row) in self.rows.iter().enumerate() {
             for (column, (cell, width)) in row.iter().zip(&widths).enumerate() {
                 match column {
+                    _ if self.all_left => write!(out, "| {cell:<width$} ")?,
                     0 => write!(out, "| {cell:<width$} ")?,
                     _ => write!(out, "| {cell:>width$} ")?,
                 }
@@ -48,7 +60,11 @@ impl fmt::Display for Table {
             if index == 0 {
                 for (column, width) in widths.iter().enumerate() {
                     let dashes = "-".repeat(width - 1);
-                    let align = if column == 0 { "-" } else { ":" };
+                    let align = if column == 0 || self.all_left {
+                        "-"
+                    } else {
+                        ":"
+                    };
                     write!(out, "| {dashes}{align} ")?;
                 }
                 writeln!(out, "|")?;

@@ -3,6 +3,7 @@
 use std::io;
 
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::bench::sample::Spread;
 
@@ -17,100 +18,152 @@ pub struct Point {
 }
 
 /// Colours that are told apart also by those who see no red or no green.
-const COLOURS: [RGBColor; 10] = [
+const COLOURS: [RGBColor; 11] = [
     RGBColor(0, 0, 0),
-    RGBColor(120, 120, 120),
-    RGBColor(213, 94, 0),
+    RGBColor(130, 130, 130),
+    RGBColor(213, 64, 0),
     RGBColor(0, 114, 178),
     RGBColor(86, 180, 233),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
-    RGBColor(230, 159, 0),
+    RGBColor(190, 160, 40),
     RGBColor(148, 103, 189),
-    RGBColor(140, 86, 75),
+    RGBColor(110, 85, 75),
+    RGBColor(60, 60, 140),
 ];
 
-/// A column for each name, and in it a mark for each series.
-pub fn points(title: &str, names: &[String], marks: &[Point], log: bool) -> io::Result<String> {
+/// So wide that the longest part of a column's name fits.
+const COLUMN_WIDTH: u32 = 112;
+
+/// Where an axis begins, and how it grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scale {
+    /// At nothing, so that twice as high is twice as much.
+    FromZero,
+    /// By powers of ten.
+    Logarithmic,
+}
+
+/// A picture: a column for each name, and in it a mark for each series.
+pub struct Chart<'a> {
+    /// Above it.
+    pub title: &'a str,
+    /// The columns' names; a comma is where they break.
+    pub columns: &'a [String],
+    /// What is drawn.
+    pub points: &'a [Point],
+    /// The upward axis.
+    pub scale: Scale,
+}
+
+/// Which series stands out.
+const OURS: &str = "evenfall";
+
+/// Draws it.
+pub fn points(chart: &Chart) -> io::Result<String> {
     let mut text = String::new();
-    draw(&mut text, title, names, marks, log).map_err(io::Error::other)?;
+    draw(&mut text, chart).map_err(io::Error::other)?;
     Ok(text)
 }
 
-/// Where the axis ends, as a value of the axis.
-fn ends(marks: &[Point], log: bool) -> (f64, f64) {
-    let values = || {
-        marks
-            .iter()
-            .flat_map(|mark| [mark.spread.low, mark.spread.high])
-    };
-    let high = values().fold(f64::MIN, f64::max);
-    let low = values().fold(f64::MAX, f64::min);
-    if log {
-        return (low.max(1e-3).log10().floor(), high.max(1e-2).log10().ceil());
+impl Chart<'_> {
+    /// Where the axis ends, as values of the axis.
+    fn ends(&self) -> (f64, f64) {
+        let values = || {
+            let spreads = self.points.iter().map(|point| point.spread);
+            spreads.flat_map(|spread| [spread.low, spread.high])
+        };
+        let high = values().fold(f64::MIN, f64::max);
+        let low = values().fold(f64::MAX, f64::min);
+        match self.scale {
+            Scale::FromZero => (0.0, (high * 1.05).max(0.1)),
+            Scale::Logarithmic if self.points.is_empty() => (0.0, 1.0),
+            Scale::Logarithmic => (low.max(1e-3).log10().floor(), high.max(1e-2).log10().ceil()),
+        }
     }
-    (0.0, (high * 1.1).max(0.1))
+
+    /// A value's place on the axis.
+    fn height(&self, value: f64) -> f64 {
+        match self.scale {
+            Scale::FromZero => value,
+            Scale::Logarithmic => value.max(1e-3).log10(),
+        }
+    }
+
+    /// An axis value's label.
+    fn label(&self, value: f64) -> String {
+        match self.scale {
+            Scale::FromZero => format!("{value:.1}"),
+            Scale::Logarithmic => format!("{}", 10f64.powf(value)),
+        }
+    }
+
+    /// The series in the order of their first marks.
+    fn series(&self) -> Vec<&str> {
+        let mut series: Vec<&str> = Vec::new();
+        for point in self.points {
+            if !series.contains(&point.series.as_str()) {
+                series.push(&point.series);
+            }
+        }
+        series
+    }
 }
 
-fn draw(
-    text: &mut String,
-    title: &str,
-    names: &[String],
-    marks: &[Point],
-    log: bool,
-) -> Result<(), String> {
+/// The colour of a series: ours has the only warm one, so that it is found at a glance.
+fn colour(name: &str, index: usize) -> RGBColor {
+    if name == OURS {
+        return RGBColor(213, 64, 0);
+    }
+    COLOURS[index % COLOURS.len()]
+}
+
+fn draw(text: &mut String, what: &Chart) -> Result<(), String> {
     let said = |error: DrawingAreaErrorKind<std::io::Error>| error.to_string();
-    let (low, high) = ends(marks, log);
-    let height = move |value: f64| if log { value.max(1e-3).log10() } else { value };
-    let width = 220 + 110 * names.len().max(3) as u32;
-    let area = SVGBackend::with_string(text, (width, 520)).into_drawing_area();
+    let (low, high) = what.ends();
+    let width = 230 + COLUMN_WIDTH * what.columns.len().max(3) as u32;
+    let area = SVGBackend::with_string(text, (width, 540)).into_drawing_area();
     area.fill(&WHITE).map_err(said)?;
     let mut chart = ChartBuilder::on(&area)
-        .caption(title, ("sans-serif", 20))
+        .caption(what.title, ("sans-serif", 20))
         .margin(12)
         // The legend stands there.
-        .margin_right(140)
-        .x_label_area_size(40)
+        .margin_right(150)
+        .x_label_area_size(56)
         .y_label_area_size(60)
-        .build_cartesian_2d(0.0..names.len() as f64, low..high)
+        .build_cartesian_2d(0.0..what.columns.len().max(1) as f64, low..high)
         .map_err(said)?;
-    let scale = |value: &f64| {
-        if log {
-            format!("{}", 10f64.powf(*value))
-        } else {
-            format!("{value:.1}")
-        }
+    let steps = match what.scale {
+        Scale::FromZero => 12,
+        Scale::Logarithmic => (high - low) as usize + 1,
     };
     chart
         .configure_mesh()
         .disable_x_mesh()
         .x_labels(0)
-        .y_labels(if log { (high - low) as usize + 1 } else { 12 })
-        .y_label_formatter(&scale)
+        .y_labels(steps)
+        .y_label_formatter(&|value| what.label(*value))
+        .bold_line_style(RGBColor(225, 225, 225))
         .light_line_style(WHITE)
         .draw()
         .map_err(said)?;
-    let mut series: Vec<&String> = Vec::new();
-    for mark in marks {
-        if !series.contains(&&mark.series) {
-            series.push(&mark.series);
-        }
-    }
+    let series = what.series();
     for (index, name) in series.iter().enumerate() {
-        let colour = COLOURS[index % COLOURS.len()];
+        let colour = colour(name, index);
+        let ours = *name == OURS;
         let aside = (index as f64 + 1.0) / (series.len() as f64 + 1.0);
-        for mark in marks.iter().filter(|mark| &mark.series == *name) {
-            let x = mark.place as f64 + aside;
-            let ends = [mark.spread.low, mark.spread.high].map(|value| (x, height(value)));
-            let line = PathElement::new(ends.to_vec(), colour.stroke_width(3));
+        for point in what.points.iter().filter(|point| point.series == *name) {
+            let at = |value| (point.place as f64 + aside, what.height(value));
+            let ends = vec![at(point.spread.low), at(point.spread.high)];
+            let line = PathElement::new(ends, colour.stroke_width(if ours { 4 } else { 2 }));
             chart.plotting_area().draw(&line).map_err(said)?;
-            let place = (x, height(mark.spread.median));
-            let dot = Circle::new(place, 4, colour.filled());
+            let size = if ours { 6 } else { 4 };
+            let dot = Circle::new(at(point.spread.median), size, colour.filled());
             chart.plotting_area().draw(&dot).map_err(said)?;
         }
         legend(&area, index, name, colour, width).map_err(said)?;
     }
-    columns(&area, &chart, names, low).map_err(said)?;
+    columns(&area, &chart, what.columns, low).map_err(said)?;
     area.present().map_err(said)
 }
 
@@ -122,14 +175,18 @@ fn legend<B: DrawingBackend>(
     colour: RGBColor,
     width: u32,
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
-    let left = width as i32 - 125;
+    let left = width as i32 - 138;
     let top = 60 + 22 * index as i32;
-    area.draw(&Circle::new((left, top), 5, colour.filled()))?;
-    area.draw(&Text::new(
-        name.to_owned(),
-        (left + 12, top - 7),
-        ("sans-serif", 14),
-    ))
+    let ours = name == OURS;
+    let style = if ours {
+        FontStyle::Bold
+    } else {
+        FontStyle::Normal
+    };
+    let font = ("sans-serif", 14, style).into_font();
+    let size = if ours { 7 } else { 5 };
+    area.draw(&Circle::new((left, top), size, colour.filled()))?;
+    area.draw(&Text::new(name.to_owned(), (left + 13, top - 7), font))
 }
 
 /// The columns' names, below the chart.
@@ -145,11 +202,12 @@ fn columns<B: DrawingBackend>(
 ) -> Result<(), DrawingAreaErrorKind<B::ErrorType>> {
     for (place, name) in names.iter().enumerate() {
         let (x, y) = chart.backend_coord(&(place as f64 + 0.5, low));
-        // Long names take two lines; the comma is where they break.
-        for (line, part) in name.split(", ").enumerate() {
-            let left = x - part.chars().count() as i32 * 3;
-            let at = (left, y + 8 + 15 * line as i32);
-            area.draw(&Text::new(part.to_owned(), at, ("sans-serif", 13)))?;
+        // Long names take several lines; the comma is where they break.
+        for (line, part) in name.replace(" beside", ", beside").split(", ").enumerate() {
+            let at = (x, y + 8 + 15 * line as i32);
+            let style = ("sans-serif", 13).into_text_style(area);
+            let style = style.pos(Pos::new(HPos::Center, VPos::Top));
+            area.draw(&Text::new(part.to_owned(), at, style))?;
         }
         let (edge, _) = chart.backend_coord(&(place as f64, low));
         let top = 50;

@@ -54,6 +54,28 @@ impl Sample {
         let pairs = self.values.iter().zip(&base.values);
         Sample::of(pairs.map(|(one, other)| Some((*one)? / (*other)?)))
     }
+
+    /// Both joined by `join`, round by round; where only one was measured, that one.
+    pub fn with(&self, other: &Sample, join: fn(f64, f64) -> f64) -> Sample {
+        let count = self.values.len().max(other.values.len());
+        let at = |sample: &Sample, round: usize| sample.values.get(round).copied().flatten();
+        Sample::of(
+            (0..count).map(|round| match (at(self, round), at(other, round)) {
+                (Some(one), Some(other)) => Some(join(one, other)),
+                (one, other) => one.or(other),
+            }),
+        )
+    }
+
+    /// The sum of what there is.
+    pub fn sum(&self) -> f64 {
+        self.values.iter().flatten().sum()
+    }
+
+    /// The greatest.
+    pub fn max(&self) -> Option<f64> {
+        self.values.iter().flatten().copied().max_by(f64::total_cmp)
+    }
 }
 
 /// The geometric mean.

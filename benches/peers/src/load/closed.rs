@@ -25,6 +25,15 @@ const TIMER: u64 = 1 << 56;
 /// A send that failed; the rest is the link's index.
 const SEND: u64 = 2 << 56;
 
+/// A write of the heavy stream.
+const STREAM: u64 = 3 << 56;
+
+/// Bytes of one write of the heavy stream.
+const STREAM_WRITE_BYTES: usize = pattern::LONGEST;
+
+/// The heavy stream never has more under way: what is in flight lies in the kernel's memory.
+const STREAM_WINDOW_BYTES: u64 = 1 << 20;
+
 /// What to do to a server.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
@@ -67,6 +76,18 @@ struct Link {
     queued_ns: VecDeque<u64>,
 }
 
+/// A connection that writes as fast as its bytes come back.
+struct Stream {
+    /// Blocking; the ring does not mind.
+    socket: TcpStream,
+    /// Bytes the kernel has taken.
+    sent: u64,
+    /// Bytes received, all of them right.
+    received: u64,
+    /// Whether a write is under way: two at once might change places.
+    writing: bool,
+}
+
 /// The connections and their ring.
 pub struct Closed {
     /// The only door to the kernel.
@@ -75,6 +96,8 @@ pub struct Closed {
     links: Vec<Link>,
     /// Those that are only there.
     idle: Vec<TcpStream>,
+    /// The heavy stream, once begun; its index comes after the last link's.
+    stream: Option<Stream>,
     /// Bytes of a request.
     size: usize,
     /// Zero of all stamps.
@@ -96,6 +119,7 @@ impl Closed {
             ring: Ring::new(1024, 8192, buffers as u16, bytes)?,
             links: Vec::new(),
             idle: Vec::new(),
+            stream: None,
             size: spec.size,
             epoch: Instant::now(),
             batch: Vec::new(),
@@ -122,6 +146,47 @@ impl Closed {
             }
         }
         Ok(closed)
+    }
+
+    /// Begins a heavy stream beside the requests; it counts in no tally.
+    pub fn begin_stream(&mut self, port: u16) -> io::Result<()> {
+        let index = self.links.len();
+        let socket = connect(port, index)?;
+        self.ring.receive(socket.as_raw_fd(), index as u64)?;
+        self.stream = Some(Stream {
+            socket,
+            sent: 0,
+            received: 0,
+            writing: false,
+        });
+        self.pour()
+    }
+
+    /// Queues the heavy stream's next write, if there is room for one.
+    fn pour(&mut self) -> io::Result<()> {
+        let salt = pattern::salt(self.links.len());
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        if stream.writing || stream.sent.saturating_sub(stream.received) >= STREAM_WINDOW_BYTES {
+            return Ok(());
+        }
+        stream.writing = true;
+        let bytes = pattern::at(salt, stream.sent, STREAM_WRITE_BYTES);
+        let socket = stream.socket.as_raw_fd();
+        self.ring.send_and_tell(socket, bytes, STREAM)
+    }
+
+    /// A write of the heavy stream is over.
+    fn poured(&mut self, result: i32) -> io::Result<()> {
+        if result <= 0 {
+            return Err(broken("a write of the stream failed", result));
+        }
+        if let Some(stream) = &mut self.stream {
+            stream.writing = false;
+            stream.sent += result as u64;
+        }
+        self.pour()
     }
 
     /// Runs for `length`, or until `requests` were answered if that is earlier.
@@ -156,6 +221,7 @@ impl Closed {
         for (data, result, flags) in batch.drain(..) {
             match data & (0xff << 56) {
                 TIMER => over = true,
+                STREAM => self.poured(result)?,
                 SEND => return Err(broken("a send failed", result)),
                 _ => self.received(data as usize, result, flags, now_ns)?,
             }
@@ -172,7 +238,9 @@ impl Closed {
             _ => return Err(broken("a connection ended", result)),
         }
         if !more(flags) {
-            let socket = self.links[index].stream.as_raw_fd();
+            let link = self.links.get(index).map(|link| &link.stream);
+            let stream = self.stream.as_ref().map(|stream| &stream.socket);
+            let socket = link.or(stream).expect("one of ours").as_raw_fd();
             self.ring.receive(socket, index as u64)?;
         }
         Ok(())
@@ -180,6 +248,9 @@ impl Closed {
 
     /// Compares a chunk, and answers each reply it completes with the next request.
     fn check(&mut self, index: usize, id: u16, count: usize, now_ns: u64) -> io::Result<()> {
+        if index == self.links.len() {
+            return self.check_stream(id, count);
+        }
         let link = &mut self.links[index];
         if self.ring.buffer(id, count) != pattern::at(link.salt, link.received, count) {
             return Err(io::Error::other("a reply differs from its request"));
@@ -197,6 +268,21 @@ impl Closed {
         Ok(())
     }
 
+    /// Compares a chunk of the heavy stream.
+    fn check_stream(&mut self, id: u16, count: usize) -> io::Result<()> {
+        let salt = pattern::salt(self.links.len());
+        let Some(stream) = &mut self.stream else {
+            return Ok(());
+        };
+        // The echo of a write may be there before the write's own completion.
+        if self.ring.buffer(id, count) != pattern::at(salt, stream.received, count) {
+            return Err(io::Error::other("the stream came back changed"));
+        }
+        stream.received += count as u64;
+        self.ring.give_back(id);
+        self.pour()
+    }
+
     /// Queues one request.
     fn request(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
         let link = &mut self.links[index];
@@ -211,8 +297,9 @@ impl Closed {
 impl Drop for Closed {
     fn drop(&mut self) {
         // Ends the receives, so that no operation keeps a socket open when the ring is gone.
-        for link in &self.links {
-            link.stream.shutdown(Shutdown::Both).ok();
+        let stream = self.stream.iter().map(|stream| &stream.socket);
+        for socket in self.links.iter().map(|link| &link.stream).chain(stream) {
+            socket.shutdown(Shutdown::Both).ok();
         }
     }
 }

@@ -45,6 +45,8 @@ pub struct Crowd {
 /// What the clients saw of a stop; times from the trigger.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
+    /// When SIGTERM was about to be sent, on the clock that all processes share.
+    pub trigger_ns: u64,
     /// The last connection's end.
     pub last_end: Duration,
     /// The process's end; none if it was not there in time.
@@ -123,6 +125,7 @@ impl Crowd {
             .add(process.as_raw_fd(), libc::EPOLLIN, PROCESS)?;
         let mut events = room_for_events(1024);
         self.seen.longest_wait = Duration::ZERO;
+        self.seen.trigger_ns = sys::monotonic_ns();
         let start = Instant::now();
         sys::terminate(pid)?;
         while self.open > 0 || self.seen.exit.is_none() {

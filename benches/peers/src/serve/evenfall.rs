@@ -1,17 +1,16 @@
 //! This project, as in its example.
 
-use std::io::{self, Write};
+use std::io;
 
 use evenfall::net::TcpStream;
 use evenfall::{Cores, Report, Runtime};
 
 use crate::serve::{Mode, Plan, answer_questions, receipt, say_ready};
 
-pub(super) fn serve(plan: &Plan) -> io::Result<()> {
+/// Gives the report on one line: the stop bench reads it.
+pub(super) fn serve(plan: &Plan) -> io::Result<String> {
     let report = run(plan).map_err(io::Error::other)?;
-    // One line: the stop bench reads it.
-    let mut out = io::stdout().lock();
-    writeln!(out, "report {}", report.to_json())
+    Ok(format!("report {}", report.to_json()))
 }
 
 fn run(plan: &Plan) -> evenfall::Result<Report> {

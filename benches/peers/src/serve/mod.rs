@@ -16,6 +16,7 @@ use std::io::{self, BufRead, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::thread;
+use std::time::Duration;
 
 use clap::ValueEnum;
 use socket2::{Domain, Socket, Type};
@@ -47,13 +48,15 @@ pub enum Kind {
     Compio,
     /// See its name.
     TokioUring,
+    /// On the JVM: a process of its own program, which this one starts only.
+    Netty,
     /// The bare ring, stopped by one `ANY|ALL`: quadratic, for a thousand connections at most.
     BareRingAny,
 }
 
 impl Kind {
-    /// All that take part in every bench.
-    pub const ALL: [Kind; 9] = [
+    /// All, in the order of the tables.
+    pub const ALL: [Kind; 11] = [
         Kind::BareRing,
         Kind::BareEpoll,
         Kind::Evenfall,
@@ -63,7 +66,19 @@ impl Kind {
         Kind::Glommio,
         Kind::Compio,
         Kind::TokioUring,
+        Kind::Netty,
+        Kind::BareRingAny,
     ];
+
+    /// All that take part in every bench on this machine.
+    pub fn here() -> Vec<Kind> {
+        let here = |kind: &Kind| match kind {
+            Kind::BareRingAny => false,
+            Kind::Netty => netty_classes().is_some(),
+            _ => true,
+        };
+        Kind::ALL.into_iter().filter(here).collect()
+    }
 
     /// Its name on the command line and in the tables.
     pub fn name(self) -> String {
@@ -71,10 +86,27 @@ impl Kind {
         value.get_name().to_owned()
     }
 
+    /// Whether it waits in a ring of io_uring's.
+    pub fn has_ring(self) -> bool {
+        use Kind::{BareEpoll, Netty, TokioCurrent, TokioMulti};
+        !matches!(self, BareEpoll | TokioCurrent | TokioMulti | Netty)
+    }
+
+    /// How long it is under load before it is measured for `length`. A JVM compiles what it runs
+    /// often, and is not itself before that.
+    pub fn warm_up(self, length: Duration) -> Duration {
+        match self {
+            Kind::Netty => Duration::from_secs(3),
+            _ => length / 5,
+        }
+    }
+
     /// The buffer that each idle connection holds.
     pub fn held_bytes(self) -> u64 {
         match self {
             Kind::BareRing | Kind::BareRingAny | Kind::BareEpoll | Kind::Evenfall => 0,
+            // Taken from a pool for each read, and given back after it.
+            Kind::Netty => 0,
             _ => BUFFER_BYTES as u64,
         }
     }
@@ -118,12 +150,29 @@ struct Seat {
     bell: OwnedFd,
 }
 
-/// Serves until SIGTERM.
+/// Where the compiled server for netty and its jars are, as a class path; `benches/run` sets it where
+/// there are a JDK and netty's jars.
+pub fn netty_classes() -> Option<String> {
+    std::env::var("EVENFALL_NETTY_CLASSES").ok()
+}
+
+/// Serves until SIGTERM, and then says when that was over.
 pub fn serve(kind: Kind, plan: &Plan) -> io::Result<()> {
     sys::raise_nofile(200_000)?;
+    let said = serve_on(kind, plan)?;
+    let returned_ns = sys::monotonic_ns();
+    let mut out = io::stdout().lock();
+    writeln!(out, "returned {returned_ns}\n{said}")
+}
+
+/// Serves on one of them; gives what there is to say after the end.
+fn serve_on(kind: Kind, plan: &Plan) -> io::Result<String> {
     let run = match kind {
         Kind::Evenfall => return evenfall::serve(plan),
-        Kind::TokioMulti => return tokio::serve_on_many(plan),
+        Kind::TokioMulti => {
+            return tokio::serve_on_many(plan).map(|()| String::new());
+        }
+        Kind::Netty => return Err(io::Error::other("netty is a program of its own")),
         Kind::BareRing => bare_ring::serve,
         Kind::BareRingAny => bare_ring::serve_and_cancel_all,
         Kind::BareEpoll => bare_epoll::serve,
@@ -133,7 +182,7 @@ pub fn serve(kind: Kind, plan: &Plan) -> io::Result<()> {
         Kind::Compio => compio::serve,
         Kind::TokioUring => tokio_uring::serve,
     };
-    on_every_core(plan, run)
+    on_every_core(plan, run).map(|()| String::new())
 }
 
 /// Runs one thread a core until all have ended.

@@ -1,19 +1,19 @@
 //! From thread to thread: a task on another core and its outcome back, many letters to a core that
 //! is busy, and a wake of a core that sleeps.
 
+use std::fs::File;
 use std::future::poll_fn;
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 
-use crate::rig::{HERE, handle, measure, there};
+use crate::rig::{HERE, bell, handle, measure, on_the_core, ring, there};
 
 /// Letters of one burst.
 const BURST: u64 = 64;
@@ -22,6 +22,7 @@ pub(crate) fn bench(criterion: &mut Criterion) {
     round_trip(criterion);
     burst(criterion);
     foreign_wake(criterion);
+    busy_core(criterion);
 }
 
 /// `spawn_on` another core and its outcome: a letter there and one back, both cores asleep in
@@ -68,18 +69,19 @@ fn burst(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A thread that wakes whatever waker it is sent.
-fn waking_thread() -> Sender<Waker> {
-    let (send, wakers) = channel::<Waker>();
-    thread::spawn(move || wakers.into_iter().for_each(Waker::wake));
+/// A thread that wakes whatever it is sent.
+fn waking_thread<W: Send + 'static>(wake: fn(W)) -> Sender<W> {
+    let (send, asleep) = channel::<W>();
+    thread::spawn(move || asleep.into_iter().for_each(wake));
     send
 }
 
 /// A task asks a foreign thread to wake it, and sleeps: two sleeping threads, one wake each way.
-/// Beside it a socket pair between two threads, which is the least that two sleeps cost.
+/// Beside it the same with a thread that sleeps in a read of an eventfd, on the same processor: the
+/// least that this costs.
 fn foreign_wake(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("wake from a foreign thread");
-    let waking = Arc::new(Mutex::new(waking_thread()));
+    let waking = Arc::new(Mutex::new(waking_thread(Waker::wake)));
     group.bench_function("evenfall", |bencher| {
         bencher.iter_custom(|count| {
             let waking = waking.lock().expect("nobody panicked").clone();
@@ -102,26 +104,42 @@ fn foreign_wake(criterion: &mut Criterion) {
             })
         });
     });
-    group.bench_function("socket pair", |bencher| {
-        let (mut here, mut there) = UnixStream::pair().expect("two descriptors");
-        thread::spawn(move || {
-            let mut byte = [0];
-            while there.read_exact(&mut byte).is_ok() && there.write_all(&byte).is_ok() {}
-        });
-        bencher.iter(|| {
-            let mut byte = [1];
-            here.write_all(&byte).expect("the other side is there");
-            here.read_exact(&mut byte).expect("the other side is there");
-        });
-    });
-    group.bench_function("evenfall, of a busy core", |bencher| {
-        bencher.iter_custom(wake_busy);
+    group.bench_function("eventfd", |bencher| {
+        bencher.iter_custom(|count| on_the_core(move || wakes_by_eventfd(count)));
     });
     group.finish();
 }
 
-/// What the sender pays for a letter to a core that never sleeps.
-fn wake_busy(count: u64) -> std::time::Duration {
+/// The same number of wakes of the calling thread, which sleeps in a read.
+fn wakes_by_eventfd(count: u64) -> Duration {
+    let bell = Arc::new(bell());
+    let waking = waking_thread(|bell: Arc<File>| ring(&bell));
+    let mut byte = [0; 8];
+    let start = Instant::now();
+    for _ in 0..count {
+        let sent = waking.send(bell.clone());
+        sent.expect("the thread lives as long as the bench");
+        (&*bell).read_exact(&mut byte).expect("it was rung");
+    }
+    start.elapsed()
+}
+
+/// What the sender pays for a letter to a core that never sleeps, beside one write of an eventfd:
+/// whoever makes no system call is cheaper than that.
+fn busy_core(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("letter to a busy core");
+    group.bench_function("evenfall", |bencher| {
+        bencher.iter_custom(wake_busy);
+    });
+    group.bench_function("eventfd write", |bencher| {
+        let bell = bell();
+        bencher.iter(|| ring(&bell));
+    });
+    group.finish();
+}
+
+/// The sender's time for so many letters.
+fn wake_busy(count: u64) -> Duration {
     let stop = Arc::new(AtomicBool::new(false));
     let done = Arc::new(AtomicU64::new(0));
     let spinning = {

@@ -1,6 +1,9 @@
 //! Where the measured futures run.
 
+use std::fs::File;
 use std::future::Future;
+use std::io::Write;
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
@@ -87,4 +90,46 @@ where
         let task = tokio::task::spawn_local(future);
         task.await.expect("the measured task did not panic")
     })
+}
+
+/// Runs a closure on a thread of its own, bound to the measuring core's processor.
+pub(crate) fn on_the_core(run: impl FnOnce() -> Duration + Send + 'static) -> Duration {
+    let thread = thread::spawn(|| {
+        // SAFETY: a set of processors is plain bits, and all zero is the empty one.
+        let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the macro checks the bound and touches only `set`.
+        unsafe { libc::CPU_SET(first_cpu(), &mut set) };
+        // SAFETY: the set lives over the call, and the length is its own.
+        let bound = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
+        assert_eq!(bound, 0, "the core runs on that processor too");
+        run()
+    });
+    thread.join().expect("the measured thread did not panic")
+}
+
+/// The processor that the measuring core is bound to.
+fn first_cpu() -> usize {
+    // SAFETY: as above.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is ours, and the length is its own.
+    let got = unsafe { libc::sched_getaffinity(0, size_of_val(&set), &raw mut set) };
+    assert_eq!(got, 0, "a thread may ask for its processors");
+    // SAFETY: the macro checks the bound and only reads `set`.
+    let allowed = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &set) };
+    (0..1024).find(allowed).expect("it runs on one of them")
+}
+
+/// An eventfd whose reads block.
+pub(crate) fn bell() -> File {
+    // SAFETY: no memory is involved.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+    assert!(fd >= 0, "a descriptor is free");
+    // SAFETY: the call made this descriptor, and nobody else knows of it.
+    File::from(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes it readable: one system call.
+pub(crate) fn ring(mut bell: &File) {
+    let written = bell.write(&1_u64.to_ne_bytes());
+    assert_eq!(written.expect("far from its limit"), 8);
 }
