@@ -9,7 +9,7 @@ use super::Info;
 use super::join::JoinError;
 use super::pulse::Pulse;
 use super::queue::{Foreign, Live, Ready};
-use super::raw::{Header, Polled, Task, quietly};
+use super::raw::{Header, Polled, Task, is_younger, quietly};
 use super::state::Left;
 use super::{Alarm, Counters, Kind, Ran};
 use crate::sync::Arc;
@@ -157,6 +157,37 @@ pub(super) enum Ending {
     Dropped,
 }
 
+/// What [`Counters`] tells, each in a cell of its own: one is changed at a time, without a copy of
+/// all.
+#[derive(Default)]
+struct Counts {
+    spawned: Cell<u64>,
+    completed: Cell<u64>,
+    cancelled: Cell<u64>,
+    panicked: Cell<u64>,
+    dropped: Cell<u64>,
+    background_dropped: Cell<u64>,
+}
+
+impl Counts {
+    /// All of them.
+    fn read(&self) -> Counters {
+        Counters {
+            spawned: self.spawned.get(),
+            completed: self.completed.get(),
+            cancelled: self.cancelled.get(),
+            panicked: self.panicked.get(),
+            dropped: self.dropped.get(),
+            background_dropped: self.background_dropped.get(),
+        }
+    }
+}
+
+/// Counts one more.
+fn add(count: &Cell<u64>) {
+    count.set(count.get() + 1);
+}
+
 /// The owner's side. Everything here is a cell of plain values: user code may run at any point
 /// between two accesses and come back in.
 #[derive(Default)]
@@ -172,7 +203,7 @@ pub(super) struct Local {
     /// How many tasks were ever spawned here; the id of the last one.
     spawned: Cell<u64>,
     /// What the report is told.
-    counters: Cell<Counters>,
+    counts: Counts,
     /// How many strong counts of the `Arc` around this belong to no task: see `Shared::share`.
     spare: Cell<usize>,
 }
@@ -188,7 +219,7 @@ impl Local {
     pub(super) fn admit(&self, task: Task) {
         let kind = task.header().kind();
         self.live(kind).push(task);
-        self.count(kind, |counters| counters.spawned += 1);
+        self.count(kind, |counts| add(&counts.spawned));
         self.ready.push(task);
     }
 
@@ -291,7 +322,7 @@ impl Local {
         // Each time from the front, for a destructor may do anything to the list. What can stand
         // in the way there is only the task being polled, and one whose destructor is running.
         while let Some(task) = self.live(kind).iter().find(Task::is_idle) {
-            if task.header().id() > youngest {
+            if is_younger(task.header().id(), youngest) {
                 break;
             }
             if task.header().is_abort_asked() {
@@ -325,19 +356,25 @@ impl Local {
     fn conclude(&self, task: Task, ending: Ending) {
         let kind = task.header().kind();
         self.live(kind).remove(task);
-        self.count(kind, |counters| match ending {
-            Ending::Completed => counters.completed += 1,
-            Ending::Cancelled => counters.cancelled += 1,
-            Ending::Panicked => counters.panicked += 1,
-            Ending::Dropped => {
-                counters.dropped += 1;
-                counters.background_dropped += u64::from(kind == Kind::Background);
+        self.count(kind, |counts| match ending {
+            Ending::Completed => add(&counts.completed),
+            Ending::Cancelled => add(&counts.cancelled),
+            Ending::Panicked => add(&counts.panicked),
+            Ending::Dropped if kind == Kind::Background => {
+                add(&counts.dropped);
+                add(&counts.background_dropped);
             }
+            Ending::Dropped => add(&counts.dropped),
         });
         if !task.has_handle() {
             task.discard_output();
-        } else if let Some(joiner) = task.take_joiner() {
-            quietly(|| joiner.wake());
+        } else {
+            let mut joiner = task.take_joiner();
+            if !joiner.wake_own() {
+                if let Some(joiner) = joiner.take() {
+                    quietly(|| joiner.wake());
+                }
+            }
         }
         // SAFETY: a task is concluded once, for it is idle or being polled before and over after;
         // and it is not used again here.
@@ -366,15 +403,13 @@ impl Local {
 
     /// What the report is told.
     pub(super) fn counters(&self) -> Counters {
-        self.counters.get()
+        self.counts.read()
     }
 
     /// Changes the counters for a task of this kind. Hooks have a list of their own in the report.
-    fn count(&self, kind: Kind, change: impl FnOnce(&mut Counters)) {
+    fn count(&self, kind: Kind, change: impl FnOnce(&Counts)) {
         if kind != Kind::Hook {
-            let mut counters = self.counters.get();
-            change(&mut counters);
-            self.counters.set(counters);
+            change(&self.counts);
         }
     }
 }

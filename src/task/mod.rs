@@ -16,8 +16,9 @@
 //! its output live and die on the core's thread, whoever wakes and whoever forgets. When the core
 //! is gone its tasks are over, and a wake finds that out from the task itself.
 //!
-//! To read, from the bottom: `state` (the word that threads share), `raw` (one task in memory),
-//! `waker` (what it hands out), `kept` (the same in one word), `queue` (the lists), `local` (a task's life on its core), `join`
+//! To read, from the bottom: `state` (the word that threads share) and `own` (what its owner counts
+//! beside it), `raw` (one task in memory), `waker` (what it hands out), `kept` (the same in one
+//! word), `queue` (the lists), `local` (a task's life on its core), `join`
 //! (what the user holds), `pulse` (what other threads may know of what runs). They know each other
 //! in a circle: a queue is made of tasks, a task hands out wakers, and a wake leads back to the
 //! queue.
@@ -30,6 +31,7 @@ mod begin;
 mod join;
 mod kept;
 mod local;
+mod own;
 mod pulse;
 mod queue;
 mod raw;

@@ -6,7 +6,7 @@
 //!
 //! * `state` and `next_foreign` are atomics for every thread, under the rules of `state` and of
 //!   the foreign queue. `shared` and `vtable` never change.
-//! * Everything else in the header, and the slot behind it, is the owner's alone. On the owner's
+//! * Everything else in the header, the owner's part of the reference count among it, and the slot behind it, is the owner's alone. On the owner's
 //!   thread it is reached through a [`Task`]; no other thread can make one.
 //! * The future and the output are destroyed on the owner's thread. The memory is freed by
 //!   whoever gives up the last reference; by then the slot is [`Phase::Empty`] and no joiner is
@@ -44,6 +44,7 @@ use std::task::{Context, Poll, Waker};
 use super::join::JoinError;
 use super::kept::Kept;
 use super::local::{Local, Shared};
+use super::own::Own;
 use super::state::{Left, State};
 use super::waker::raw_waker;
 use super::{Info, Kind, pulse};
@@ -81,7 +82,7 @@ pub(super) enum Polled {
 
 /// The part of a task that does not depend on its future's type.
 pub(super) struct Header {
-    /// The flags and the reference count.
+    /// The flags and the reference count, but for the owner's part of it.
     pub(super) state: State,
     /// The next in the foreign queue. Valid while the task is in it, written by who put it there.
     pub(super) next_foreign: AtomicPtr<Header>,
@@ -94,14 +95,15 @@ pub(super) struct Header {
     pub(super) site: &'static Location<'static>,
     /// The lower half of the task's number. Never changes.
     id_low: u32,
-    /// The rest of the task's number. Never changes. 48 bits come round after nine years of a
-    /// million tasks a second.
-    id_high: u16,
+    /// The rest of the task's number. Never changes. See `ID_BITS`.
+    id_high: u8,
     /// What the slot holds.
     phase: Cell<Phase>,
     /// The task's kind, which never changes, and above it `QUEUED`, `ABORT_ASKED` and
     /// `HAS_HANDLE`.
     kind_and_flags: Cell<u8>,
+    /// The references that came and went on the owner's thread.
+    own: Own,
     /// The next in the run queue. Valid while it is `QUEUED`.
     pub(super) next_ready: Cell<Option<Task>>,
     /// The neighbours in the list of live tasks. Valid until the task is concluded.
@@ -109,6 +111,17 @@ pub(super) struct Header {
     pub(super) live_after: Cell<Option<Task>>,
     /// Who waits for the output. Left by the handle, empty once that is gone.
     joiner: Cell<Kept>,
+}
+
+/// A task's number has so many bits, and comes round after half a year of 70,000 tasks a second: who
+/// compares two of them asks [`is_younger`].
+const ID_BITS: u32 = 40;
+
+/// Whether the task of number `id` was spawned after the one of number `than`, where both were among
+/// the latest 2^39. Of `than` only the lowest `ID_BITS` bits are looked at.
+pub(super) fn is_younger(id: u64, than: u64) -> bool {
+    let ahead = id.wrapping_sub(than) % (1 << ID_BITS);
+    (1..1 << (ID_BITS - 1)).contains(&ahead)
 }
 
 /// The bits of `kind_and_flags` that are the kind.
@@ -233,6 +246,28 @@ struct VTable {
     free: unsafe fn(NonNull<Header>),
 }
 
+impl Header {
+    /// One reference more. By whoever holds one, on any thread.
+    #[inline]
+    pub(super) fn retain(&self) {
+        // Only the owner's thread may touch its part of the count.
+        if !(self.shared.is_here() && self.own.retain()) {
+            self.state.retain();
+        }
+    }
+
+    /// One reference less, on any thread.
+    #[inline]
+    fn release(&self) -> Left {
+        // As above. What the owner's part counts is never the last: the core holds the task then.
+        if self.shared.is_here() && self.own.release() {
+            Left::Others
+        } else {
+            self.state.release()
+        }
+    }
+}
+
 impl Task {
     /// Moves `future` to the heap: one allocation, two references (the core's and the handle's).
     pub(super) fn allocate<F>(future: F, info: Info, shared: Arc<Shared>) -> Task
@@ -247,9 +282,10 @@ impl Task {
             vtable: &Of::<F>::VTABLE,
             site: info.site,
             id_low: info.id as u32,
-            id_high: (info.id >> 32) as u16,
+            id_high: (info.id >> 32) as u8,
             phase: Cell::new(Phase::Idle),
             kind_and_flags: Cell::new(info.kind as u8 | HAS_HANDLE),
+            own: Own::new(),
             next_ready: Cell::new(None),
             live_before: Cell::new(None),
             live_after: Cell::new(None),
@@ -348,11 +384,16 @@ impl Task {
 
     /// Destroys the output if it is still there. A panic of its destructor ends here: nobody is
     /// left who asked for it.
+    #[inline]
     pub(super) fn discard_output(self) {
-        let header = self.header();
-        if header.phase.get() != Phase::Done {
-            return;
+        if self.header().phase.get() == Phase::Done {
+            self.destroy_output();
         }
+    }
+
+    /// See [`discard_output`](Task::discard_output), which has looked at the phase.
+    fn destroy_output(self) {
+        let header = self.header();
         header.phase.set(Phase::Busy);
         quietly(|| {
             // SAFETY: the vtable is this task's, and the phase was `Done`, so the slot holds the
@@ -397,8 +438,8 @@ impl Task {
     }
 
     /// Takes out the waker that was left.
-    pub(super) fn take_joiner(self) -> Option<Waker> {
-        self.header().joiner.take().take()
+    pub(super) fn take_joiner(self) -> Kept {
+        self.header().joiner.take()
     }
 
     /// The handle is dropped: its waker and an output that nobody will take go with it.
@@ -424,9 +465,12 @@ impl Task {
     pub(super) unsafe fn conclude(self) {
         let header = self.header();
         if header.is_queued() {
-            // The run queue still names the task. `leave_queue` gives the reference up.
+            // The run queue still names the task. `leave_queue` gives it up.
             header.state.complete();
-        } else if header.state.complete_and_release(header.has(HAS_HANDLE)) == Left::Nobody {
+            return;
+        }
+        let (own, has_handle) = (header.own.fold(), header.has(HAS_HANDLE));
+        if header.state.complete_and_give_up(own, has_handle) == Left::Nobody {
             // SAFETY: the last reference was just given up, and the slot is empty, for the handle
             // is gone too.
             unsafe { free(self.0) };
@@ -441,13 +485,16 @@ impl Task {
     pub(super) unsafe fn leave_queue(self) -> Option<Task> {
         let header = self.header();
         header.set_queued(false);
-        if header.state.is_complete() {
-            // SAFETY: `conclude` found the task queued and left the core's reference to the queue;
-            // now that it is out, nobody else will give it up.
-            unsafe { release(self.0) };
-            return None;
+        if !header.state.is_complete() {
+            return Some(self);
         }
-        Some(self)
+        // `conclude` found the task queued and left it to the queue to give it up.
+        if header.state.give_up(header.own.fold()) == Left::Nobody {
+            // SAFETY: the last reference was just given up, and the slot is empty, for the handle
+            // is gone too.
+            unsafe { free(self.0) };
+        }
+        None
     }
 
     /// A task came out of the foreign queue: into the run queue with it, unless it is over.
@@ -500,7 +547,7 @@ fn discard(payload: Payload) {
 /// The caller holds a reference and does not use the task by it again.
 pub(super) unsafe fn release(pointer: NonNull<Header>) {
     // SAFETY: the caller's reference keeps the header alive for this access.
-    let left = unsafe { pointer.as_ref() }.state.release();
+    let left = unsafe { pointer.as_ref() }.release();
     if left == Left::Nobody {
         // SAFETY: that was the last reference. The core gave up its own after the future was gone,
         // the handle after the output was, so the slot is empty.
@@ -580,10 +627,14 @@ where
         let header = unsafe { pointer.as_ref() };
         // From here on the future must not be mistaken for one, whatever its destructor does.
         header.phase.set(Phase::Busy);
-        let dropped = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the slot still holds the future, and after this nobody takes it for one.
-            unsafe { Self::drop_future(pointer) }
-        }));
+        let dropped = if mem::needs_drop::<F>() {
+            catch_unwind(AssertUnwindSafe(|| {
+                // SAFETY: the slot still holds the future, and after this nobody takes it for one.
+                unsafe { Self::drop_future(pointer) }
+            }))
+        } else {
+            Ok(())
+        };
         let output = first_panic(output, dropped)
             .map_err(|payload| JoinError::panicked(header.site, payload));
         let ended = match output {

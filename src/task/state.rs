@@ -14,20 +14,32 @@
 //!   the owner together with that reference ([`State::collected`]), or by whoever finds the queue
 //!   closed. Never set on a task that is `COMPLETE`; a task that is notified may become so.
 //! * `COMPLETE`: the future is gone and nobody will poll again, so wakes do nothing. Set once, by
-//!   the owner ([`State::complete`], [`State::complete_and_release`]), never cleared.
-//! * references: the core has one until the task is complete and out of the run queue, the
-//!   [`JoinHandle`](super::JoinHandle) one, the foreign queue one while `NOTIFIED`, each waker one.
-//!   Whoever gives up the last one frees the memory, on any thread; there is nothing left in it
-//!   to drop but the header.
+//!   the owner ([`State::complete`], [`State::complete_and_give_up`]), never cleared.
+//! * references: the [`JoinHandle`](super::JoinHandle) has one, the foreign queue one while
+//!   `NOTIFIED`, each waker one. The owner's thread counts those that come and go there by itself
+//!   ([`own`](super::own)) until the core gives the task up, when it is complete and out of the run
+//!   queue ([`State::give_up`]); the word has the core's *weight* until then, which is more than all
+//!   the owner may have counted. Whoever gives up the last reference frees the memory, on any
+//!   thread; there is nothing left in it to drop but the header.
 
 #![forbid(unsafe_code)]
 
+use super::own::OWN_MAX;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 
 const NOTIFIED: usize = 1;
 const COMPLETE: usize = 1 << 1;
 const ONE: usize = 1 << 2;
 const FLAGS: usize = ONE - 1;
+
+/// What the core holds of a task it has not given up. However many of the references that the owner
+/// has counted are dropped on other threads, what is left does not look like the last one.
+const CORE: usize = ONE << 40;
+
+const _: () = assert!(
+    CORE / ONE > 4 * OWN_MAX as usize,
+    "the core's weight covers what its owner counts"
+);
 
 /// A word above this means that references were leaked by the quintillion. See [`State::retain`].
 const WORD_MAX: usize = usize::MAX / 2;
@@ -60,10 +72,10 @@ pub(super) struct State {
 }
 
 impl State {
-    /// A task that was just made: one reference for the core and one for the handle.
+    /// A task that was just made: the core's. The handle's reference is counted by the owner.
     pub(super) fn new() -> State {
         State {
-            word: AtomicUsize::new(2 * ONE),
+            word: AtomicUsize::new(CORE),
         }
     }
 
@@ -112,32 +124,50 @@ impl State {
         left(self.word.fetch_sub(ONE, Ordering::AcqRel))
     }
 
-    /// The future is gone; the core keeps its reference, for the run queue still names the task.
+    /// The future is gone; the core keeps its weight, for the run queue still names the task.
     pub(super) fn complete(&self) {
         let before = self.word.fetch_or(COMPLETE, Ordering::AcqRel);
         debug_assert!(before & COMPLETE == 0, "completed twice: {before:#x}");
     }
 
-    /// The future is gone and the core gives up its reference. `has_handle` says whether the
-    /// handle's is still held.
-    pub(super) fn complete_and_release(&self, has_handle: bool) -> Left {
-        let (owners, left_to) = if has_handle {
-            (2 * ONE, Left::Others)
-        } else {
-            (ONE, Left::Nobody)
-        };
-        // Where all references are the owner's there is no waker, and none will be made: no other
+    /// The future is gone and the core gives the task up. `own` is what the owner has counted;
+    /// `has_handle` says whether the handle is still there.
+    pub(super) fn complete_and_give_up(&self, own: i8, has_handle: bool) -> Left {
+        // Where all references are the handle's there is no waker, and none will be made: no other
         // thread can see the word, so a plain store does, and a short task never pays for a
         // read-modify-write (15 of the 110 ns of a spawn and its join, where this was measured).
-        if self.word.load(Ordering::Acquire) == owners {
-            self.word
-                .store((owners - ONE) | COMPLETE, Ordering::Relaxed);
-            return left_to;
+        if own == i8::from(has_handle) && self.word.load(Ordering::Acquire) == CORE {
+            let handles = usize::from(has_handle) * ONE;
+            self.word.store(handles | COMPLETE, Ordering::Relaxed);
+            return if has_handle {
+                Left::Others
+            } else {
+                Left::Nobody
+            };
         }
-        // The flag is known to be unset, so adding it and subtracting a reference is one operation.
-        let before = self.word.fetch_sub(ONE - COMPLETE, Ordering::AcqRel);
-        debug_assert!(before & COMPLETE == 0, "completed twice: {before:#x}");
-        left(before)
+        self.exchange_weight(own, COMPLETE)
+    }
+
+    /// The core gives up a task that is complete. `own` is what the owner has counted.
+    pub(super) fn give_up(&self, own: i8) -> Left {
+        self.exchange_weight(own, 0)
+    }
+
+    /// Puts what the owner has counted in the place of the core's weight, and sets `flag`, which is
+    /// known to be unset.
+    fn exchange_weight(&self, own: i8, flag: usize) -> Left {
+        // All in one addition: of several parts a thread between them could take one for the last.
+        let counted = (own as isize as usize).wrapping_mul(ONE);
+        let change = counted.wrapping_sub(CORE).wrapping_add(flag);
+        let before = self.word.fetch_add(change, Ordering::AcqRel);
+        debug_assert!(before & flag == 0, "completed twice: {before:#x}");
+        let after = before.wrapping_add(change);
+        debug_assert!(after <= WORD_MAX, "fewer than no references: {after:#x}");
+        if after & !FLAGS == 0 {
+            Left::Nobody
+        } else {
+            Left::Others
+        }
     }
 
     /// Whether the core has concluded the task. For the owner, who alone sets the flag.
@@ -181,6 +211,7 @@ fn check_overflow(before: usize) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::own::Own;
     use super::*;
 
     fn word(state: &State) -> usize {
@@ -191,10 +222,10 @@ mod tests {
     fn a_second_wake_finds_the_first() {
         let state = State::new();
         assert_eq!(state.notify(), Notify::Push);
-        assert_eq!(word(&state), (3 * ONE) | NOTIFIED);
+        assert_eq!(word(&state), (CORE + ONE) | NOTIFIED);
         assert_eq!(state.notify(), Notify::Nothing);
         assert_eq!(state.collected(), Left::Others);
-        assert_eq!(word(&state), 2 * ONE);
+        assert_eq!(word(&state), CORE);
         assert_eq!(state.notify(), Notify::Push);
     }
 
@@ -203,14 +234,14 @@ mod tests {
         let state = State::new();
         state.complete();
         assert_eq!(state.notify(), Notify::Nothing);
-        assert_eq!(word(&state), (2 * ONE) | COMPLETE);
+        assert_eq!(word(&state), CORE | COMPLETE);
     }
 
     #[test]
     fn a_task_that_completes_while_notified_is_freed_by_the_collection() {
         let state = State::new();
         assert_eq!(state.notify(), Notify::Push);
-        assert_eq!(state.complete_and_release(true), Left::Others);
+        assert_eq!(state.complete_and_give_up(1, true), Left::Others);
         assert_eq!(state.release(), Left::Others);
         assert_eq!(state.collected(), Left::Nobody);
     }
@@ -219,33 +250,60 @@ mod tests {
     fn a_clone_keeps_the_task() {
         let state = State::new();
         state.retain();
-        assert_eq!(state.complete_and_release(true), Left::Others);
+        assert_eq!(state.complete_and_give_up(1, true), Left::Others);
         assert_eq!(state.release(), Left::Others);
         assert_eq!(state.release(), Left::Nobody);
     }
 
-    /// What can happen to the word, and the references each event takes or gives.
+    /// What can happen to a task's count, and the references each event takes or gives. The clones
+    /// and drops of wakers happen on the owner's thread or elsewhere, whatever the waker's way was.
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Notify,
         Collect,
-        Clone,
-        DropWaker,
+        CloneHere,
+        CloneElsewhere,
+        DropHere,
+        DropElsewhere,
         DropHandle,
         Complete,
-        CompleteAndRelease,
+        CompleteAndGiveUp,
         LeaveQueue,
     }
-    const EVENTS: [Event; 8] = [
+    const EVENTS: [Event; 10] = [
         Event::Notify,
         Event::Collect,
-        Event::Clone,
-        Event::DropWaker,
+        Event::CloneHere,
+        Event::CloneElsewhere,
+        Event::DropHere,
+        Event::DropElsewhere,
         Event::DropHandle,
         Event::Complete,
-        Event::CompleteAndRelease,
+        Event::CompleteAndGiveUp,
         Event::LeaveQueue,
     ];
+
+    /// The count as a task has it: what all threads share, and the owner's part.
+    struct Count {
+        state: State,
+        own: Own,
+    }
+
+    impl Count {
+        fn retain_here(&self) {
+            if !self.own.retain() {
+                self.state.retain();
+            }
+        }
+
+        fn release_here(&self) -> Left {
+            if self.own.release() {
+                Left::Others
+            } else {
+                self.state.release()
+            }
+        }
+    }
 
     /// The same machine written naively: who holds what.
     #[derive(Clone, Copy, Default)]
@@ -266,16 +324,15 @@ mod tests {
             }
         }
 
+        /// The word after the core gave the task up, when it alone counts.
         fn word(&self) -> usize {
-            let holders = [self.core, self.handle, self.notified];
-            let held = holders.iter().filter(|held| **held).count() + self.wakers;
-            held * ONE
-                + if self.notified { NOTIFIED } else { 0 }
-                + if self.complete { COMPLETE } else { 0 }
+            let held = usize::from(self.handle) + usize::from(self.notified) + self.wakers;
+            held * ONE + usize::from(self.notified) * NOTIFIED + COMPLETE
         }
 
         /// Applies the event to both where it is possible; `None` where it is not.
-        fn apply(mut self, event: Event, state: &State) -> Option<Model> {
+        fn apply(mut self, event: Event, count: &Count) -> Option<Model> {
+            let state = &count.state;
             let left = match event {
                 Event::Notify if self.wakers > 0 => {
                     let push = !self.notified && !self.complete;
@@ -284,7 +341,12 @@ mod tests {
                     assert_eq!(state.notify(), expected);
                     return Some(self);
                 }
-                Event::Clone if self.core || self.wakers > 0 => {
+                Event::CloneHere if self.core || self.wakers > 0 => {
+                    self.wakers += 1;
+                    count.retain_here();
+                    return Some(self);
+                }
+                Event::CloneElsewhere if self.wakers > 0 => {
                     self.wakers += 1;
                     state.retain();
                     return Some(self);
@@ -298,26 +360,30 @@ mod tests {
                     self.notified = false;
                     state.collected()
                 }
-                Event::DropWaker if self.wakers > 0 => {
+                Event::DropHere if self.wakers > 0 => {
+                    self.wakers -= 1;
+                    count.release_here()
+                }
+                Event::DropElsewhere if self.wakers > 0 => {
                     self.wakers -= 1;
                     state.release()
                 }
                 Event::DropHandle if self.handle => {
                     self.handle = false;
-                    state.release()
+                    count.release_here()
                 }
-                Event::CompleteAndRelease if self.core && !self.complete => {
+                Event::CompleteAndGiveUp if self.core && !self.complete => {
                     self.complete = true;
                     self.core = false;
-                    state.complete_and_release(self.handle)
+                    state.complete_and_give_up(count.own.fold(), self.handle)
                 }
                 Event::LeaveQueue if self.core && self.complete => {
                     self.core = false;
-                    state.release()
+                    state.give_up(count.own.fold())
                 }
                 _ => return None,
             };
-            assert_eq!(left, self.left());
+            assert_eq!(left, self.left(), "{event:?}");
             Some(self)
         }
     }
@@ -325,20 +391,25 @@ mod tests {
     fn explore(events: &mut Vec<Event>, depth: usize, ends: &mut usize) {
         for event in EVENTS {
             events.push(event);
-            let state = State::new();
+            let count = Count {
+                state: State::new(),
+                own: Own::new(),
+            };
             let mut model = Some(Model {
                 core: true,
                 handle: true,
                 ..Model::default()
             });
             for event in events.iter() {
-                model = model.and_then(|model| model.apply(*event, &state));
+                model = model.and_then(|model| model.apply(*event, &count));
             }
             if let Some(model) = model {
                 if model.left() == Left::Nobody {
                     *ends += 1;
                 } else {
-                    assert_eq!(word(&state), model.word(), "{events:?}");
+                    if !model.core {
+                        assert_eq!(word(&count.state), model.word(), "{events:?}");
+                    }
                     if depth > 1 {
                         explore(events, depth - 1, ends);
                     }
@@ -353,5 +424,22 @@ mod tests {
         let mut ends = 0;
         explore(&mut Vec::new(), 7, &mut ends);
         assert!(ends > 100, "only {ends} sequences reached the end");
+    }
+
+    #[test]
+    fn wakers_that_all_die_elsewhere_do_not_free_a_task_that_lives() {
+        let count = Count {
+            state: State::new(),
+            own: Own::new(),
+        };
+        for _ in 0..1_000 {
+            count.retain_here();
+        }
+        for _ in 0..1_000 {
+            assert_eq!(count.state.release(), Left::Others);
+        }
+        assert_eq!(count.release_here(), Left::Others, "the handle");
+        let left = count.state.complete_and_give_up(count.own.fold(), false);
+        assert_eq!(left, Left::Nobody);
     }
 }

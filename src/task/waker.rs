@@ -37,7 +37,7 @@ unsafe fn clone_waker(data: *const ()) -> RawWaker {
     // SAFETY: the data is a waker's.
     let pointer = unsafe { task_of(data) };
     // SAFETY: the waker that is cloned keeps the task alive.
-    unsafe { pointer.as_ref() }.state.retain();
+    unsafe { pointer.as_ref() }.retain();
     raw_waker(pointer)
 }
 
