@@ -240,6 +240,10 @@ pub(crate) const SWEEP_RETRY: Duration = Duration::from_millis(5);
 /// than what a wake costs, and a shift instead of a division.
 pub(crate) const TICK_NS: u64 = 65_536;
 
+/// How far ahead of the turn's begin a time must lie that is taken to be ahead without a look at the
+/// clock: no sound turn is as long as that.
+pub(crate) const FAR_AHEAD_NS: u64 = 1_000_000_000;
+
 const _: () = {
     assert!(SQ_ENTRIES.is_power_of_two() && CQ_ENTRIES.is_power_of_two());
     // One turn's submissions complete without overflowing the queue.
@@ -267,6 +271,8 @@ const _: () = {
     assert!((1 + CATCH_UP_ENTERS as usize) * ENTER_GIVES >= DRAIN_BATCH);
     assert!(CONN_TIMER_BUDGET <= TIMER_BUDGET);
     assert!(TICK_NS.is_power_of_two());
+    // A turn that long is told as a stall, whatever the threshold was set to by default.
+    assert!(FAR_AHEAD_NS as u128 >= STALL_LOOK_MAX.as_nanos());
 
     let window_min = WINDOW_MIN.as_millis();
     let first_byte_ttl_min = FIRST_BYTE_TTL_MIN.as_millis();

@@ -84,9 +84,17 @@ pub(crate) fn measure_tokio<Fut>(future: Fut) -> Duration
 where
     Fut: Future<Output = Duration> + 'static,
 {
+    measure_tokio_on(&tokio(), future)
+}
+
+/// The same on a runtime that was there before.
+pub(crate) fn measure_tokio_on<Fut>(runtime: &tokio::runtime::Runtime, future: Fut) -> Duration
+where
+    Fut: Future<Output = Duration> + 'static,
+{
     let local = tokio::task::LocalSet::new();
     // A task of its own: what `block_on` polls itself gives way to the driver each time.
-    local.block_on(&tokio(), async {
+    local.block_on(runtime, async {
         let task = tokio::task::spawn_local(future);
         task.await.expect("the measured task did not panic")
     })
