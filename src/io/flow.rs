@@ -66,7 +66,13 @@ impl Io {
             index,
             generation,
         };
-        self.driver.submit(Sqe::RecvMulti { fd }, token);
+        self.driver.submit(
+            Sqe::RecvMulti {
+                fd,
+                bytes_most: CONN_INBOUND_BYTES as u32,
+            },
+            token,
+        );
     }
 
     /// Takes the receive out of the kernel, if it is there.

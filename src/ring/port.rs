@@ -18,8 +18,9 @@ use crate::ring::sys;
 pub(crate) enum Sqe {
     /// Accept connections until told otherwise.
     AcceptMulti { fd: RawFd },
-    /// Receive into the pool's buffers until told otherwise.
-    RecvMulti { fd: RawFd },
+    /// Receive into the pool's buffers until told otherwise, or until `bytes_most` have come where
+    /// the kernel can count them; 0 is without a bound.
+    RecvMulti { fd: RawFd, bytes_most: u32 },
     /// Send `len` bytes, all of them if the socket lives.
     Send {
         fd: RawFd,
@@ -110,6 +111,8 @@ pub(crate) struct Port {
     ring: IoUring,
     /// NO_IOWAIT where the kernel knows it: an idle server is idle, not waiting for a disk.
     wait_flags: EnterFlags,
+    /// Whether the kernel ends a multishot receive at a count of bytes: Linux 6.17 and later.
+    bounds_receives: bool,
     /// Plays a kernel that is out of memory for the moment: an enter submits nothing.
     #[cfg(test)]
     pub(crate) starved: bool,
@@ -164,12 +167,29 @@ impl Port {
         } else {
             EnterFlags::empty()
         };
-        Ok(Port {
+        let mut port = Port {
             ring,
             wait_flags,
+            bounds_receives: true,
             #[cfg(test)]
             starved: false,
-        })
+        };
+        port.bounds_receives = port.can_bound_receives();
+        Ok(port)
+    }
+
+    /// Tries a bounded receive on no socket: a kernel that knows the bound misses the socket, an
+    /// older one finds the field of the bound not empty.
+    fn can_bound_receives(&mut self) -> bool {
+        let probe = Sqe::RecvMulti {
+            fd: -1,
+            bytes_most: 1,
+        };
+        if !self.push(&probe, 0) || self.enter(Wait::Completion).is_err() {
+            return false;
+        }
+        let mut answer = [Cqe::default()];
+        self.reap(&mut answer) == 1 && answer[0].result == -libc::EBADF
     }
 
     /// Gives the kernel the pool's buffers to receive into.
@@ -189,7 +209,12 @@ impl Port {
     #[must_use]
     #[inline(always)]
     pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
-        let entry = entry(sqe).user_data(user_data);
+        let mut entry = entry(sqe).user_data(user_data);
+        if let Sqe::RecvMulti { bytes_most, .. } = *sqe {
+            if self.bounds_receives {
+                bound(&mut entry, bytes_most);
+            }
+        }
         // SAFETY: the pointers in `sqe` stay valid until the final completion: slots and records
         // keep what they name in place until then (the law in `ring`).
         unsafe { self.ring.submission().push(&entry) }.is_ok()
@@ -308,7 +333,7 @@ fn entry(sqe: &Sqe) -> squeue::Entry {
         Sqe::AcceptMulti { fd } => opcode::AcceptMulti::new(Fd(fd))
             .flags(libc::SOCK_CLOEXEC)
             .build(),
-        Sqe::RecvMulti { fd } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
+        Sqe::RecvMulti { fd, .. } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
         Sqe::Send { fd, from, len } => opcode::Send::new(Fd(fd), from, len).flags(FLAGS).build(),
         Sqe::SendMsg { fd, header } => opcode::SendMsg::new(Fd(fd), header)
             .flags(FLAGS as u32)
@@ -338,6 +363,24 @@ fn entry(sqe: &Sqe) -> squeue::Entry {
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS),
     }
+}
+
+/// Where an entry has the bytes a multishot receive may bring: `optlen` of the kernel's
+/// `struct io_uring_sqe`, in 32-bit words from its beginning.
+const OPTLEN_WORD: usize = 11;
+
+const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() >= 4);
+
+/// Bounds the multishot receive `entry` is. The crate's builder has no setter for that.
+#[inline(always)]
+fn bound(entry: &mut squeue::Entry, bytes_most: u32) {
+    let words = (&raw mut *entry).cast::<u32>();
+    // SAFETY: an entry is 16 words (asserted above), borrowed exclusively here.
+    let place = unsafe { words.add(OPTLEN_WORD) };
+    // SAFETY: as above, and it is aligned like a word. An entry is the kernel's own form of an
+    // operation, plain numbers of which any is valid (io_uring_enter(2)); a kernel that knows no
+    // bound in this place refuses the operation (`can_bound_receives`).
+    unsafe { place.write(bytes_most) };
 }
 
 /// Says which wall a ring ran into, and the way round it.

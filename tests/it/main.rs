@@ -29,6 +29,7 @@ mod delay;
 mod delivery;
 mod example;
 mod failure;
+mod fair;
 mod gate;
 mod hooks;
 mod hung_up;
@@ -129,6 +130,7 @@ fn play(role: &str) -> ExitCode {
         "stages" => stages::stages,
         "stalled" => stalled::stalled,
         "stalls" => stuck::stalls,
+        "brings" => fair::brings,
         "starves" => starved::starves,
         "starts" => start_up::starts,
         "starts_pid_one" => pid_one::starts_pid_one,
@@ -158,6 +160,7 @@ fn trials() -> Vec<Trial> {
         delivery::promises,
         example::promises,
         failure::promises,
+        fair::promises,
         gate::promises,
         hooks::promises,
         hung_up::promises,

@@ -165,6 +165,7 @@ fn a_late_cancel_does_not_end_a_receive_that_was_armed_again() {
     };
     let recv = Sqe::RecvMulti {
         fd: ours.as_raw_fd(),
+        bytes_most: 0,
     };
     driver.submit(recv, armed(1));
     driver.enter(Wait::No).expect("the ring is open");

@@ -25,7 +25,7 @@ fn a_turn_hears_of_as_many_ends_as_it_tells_connections_to_end() {
             index,
             generation: 1,
         };
-        driver.submit(Sqe::RecvMulti { fd }, token);
+        driver.submit(Sqe::RecvMulti { fd, bytes_most: 0 }, token);
     }
     driver.enter(Wait::No).expect("the ring is open");
     for (_, peer) in &pairs {

@@ -107,6 +107,7 @@ fn a_receive_that_empties_the_pool_ends_and_loses_no_byte() {
     };
     let recv = Sqe::RecvMulti {
         fd: ours.as_raw_fd(),
+        bytes_most: 0,
     };
 
     driver.submit(recv, arming(Kind::Recv, 1));
@@ -162,7 +163,7 @@ fn a_receive_that_is_cancelled_gives_back_every_buffer() {
     let (ours, mut peer) = connection();
     let token = arming(Kind::Recv, 1);
     let fd = ours.as_raw_fd();
-    driver.submit(Sqe::RecvMulti { fd }, token);
+    driver.submit(Sqe::RecvMulti { fd, bytes_most: 0 }, token);
     for _ in 0..10 {
         peer.write_all(b"piece").expect("a peer");
         let came = reap_until(&mut driver, "a piece", |_, all| !all.is_empty());
@@ -183,7 +184,7 @@ fn a_chunk_outlives_the_ring_it_came_through() {
     let mut driver = open();
     let (ours, mut peer) = connection();
     let fd = ours.as_raw_fd();
-    driver.submit(Sqe::RecvMulti { fd }, arming(Kind::Recv, 1));
+    driver.submit(Sqe::RecvMulti { fd, bytes_most: 0 }, arming(Kind::Recv, 1));
     peer.write_all(b"kept").expect("a peer");
     let mut came = reap_until(&mut driver, "the bytes", |_, all| !all.is_empty());
     let chunk = came.remove(0).chunk.expect("bytes come in a chunk");
@@ -268,4 +269,50 @@ fn assert_closed_by_peer_or_reset(mut socket: TcpStream) {
         Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
         other => panic!("the other end is closed, not {other:?}"),
     }
+}
+
+/// What a bounded receive may bring.
+const BOUND: usize = 100_000;
+
+#[test]
+fn a_receive_ends_at_its_bound_however_much_there_is() {
+    let mut driver = open();
+    let (ours, socket) = connection();
+    socket.set_nonblocking(true).expect("a socket");
+    let data: Vec<u8> = (0..TOTAL).map(byte_at).collect();
+    let mut sender = Sender {
+        socket,
+        data,
+        sent: 0,
+    };
+    let recv = Sqe::RecvMulti {
+        fd: ours.as_raw_fd(),
+        bytes_most: BOUND as u32,
+    };
+    let mut bytes = Vec::new();
+    let mut generation = 0;
+    loop {
+        generation += 1;
+        let token = arming(Kind::Recv, generation);
+        driver.submit(recv, token);
+        let (chunks, ended) = receive(&mut driver, &mut sender, token);
+        let came = joined(&chunks);
+        if ended == 0 {
+            assert!(came.len() < BOUND + BUFFER_BYTES);
+            bytes.extend(came);
+            break;
+        }
+        // The buffer in which the bound lies is filled.
+        let bounded = came.len() >= BOUND && came.len() < BOUND + BUFFER_BYTES && ended > 0;
+        let last = bytes.len() + came.len() == TOTAL;
+        let count = came.len();
+        assert!(
+            bounded || last,
+            "Linux 6.17 ends it at {BOUND}: {count}, {ended}"
+        );
+        bytes.extend(came);
+    }
+    assert!(bytes == sender.data, "{} of {TOTAL} bytes", bytes.len());
+    assert_eq!(driver.pool().lent(), 0);
+    close_empty(driver);
 }
