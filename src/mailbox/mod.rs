@@ -103,6 +103,10 @@ impl Mailbox {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
     use super::*;
     use crate::ring::sys::event::EventFd;
     use crate::sync::atomic::AtomicUsize;
@@ -110,6 +114,43 @@ mod tests {
     fn mailbox() -> Mailbox {
         let alarm = Arc::new(EventFd::new().expect("an eventfd"));
         Mailbox::new(Arc::new(Bell::new(alarm)))
+    }
+
+    /// Posts so many letters, and tells whether any of them rang the alarm.
+    fn rings(mailbox: &Mailbox, alarm: &EventFd, letters: usize) -> bool {
+        for _ in 0..letters {
+            let posted = mailbox.post(Box::new(|| {}), &AtomicU64::new(0));
+            assert!(posted.is_ok(), "the mailbox is open");
+        }
+        // Readable exactly when its counter is not zero: somebody made the system call.
+        let mut polled = File::from(alarm.as_fd().try_clone_to_owned().expect("a descriptor"));
+        let mut count = [0; 8];
+        match polled.read_exact(&mut count) {
+            Ok(()) => {
+                assert_eq!(u64::from_ne_bytes(count), 1, "one ring wakes for all");
+                true
+            }
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                false
+            }
+        }
+    }
+
+    #[test]
+    fn a_core_that_is_awake_costs_its_senders_no_system_call_and_one_asleep_costs_one() {
+        let alarm = Arc::new(EventFd::new().expect("an eventfd"));
+        let bell = Arc::new(Bell::new(alarm.clone()));
+        let mailbox = Mailbox::new(bell.clone());
+        assert!(!rings(&mailbox, &alarm, 1_000), "it was never asleep");
+        bell.will_sleep();
+        assert!(rings(&mailbox, &alarm, 1_000), "it sleeps");
+        assert!(!rings(&mailbox, &alarm, 1_000), "it was woken already");
+        bell.is_awake();
+        assert!(!rings(&mailbox, &alarm, 1_000), "it is awake");
+        bell.will_sleep();
+        bell.is_awake();
+        assert!(!rings(&mailbox, &alarm, 1_000), "it did not go to sleep");
     }
 
     #[test]
