@@ -78,6 +78,9 @@ enum Stage {
     Over,
 }
 
+/// After how many letters a core that gives them up shows that it goes on.
+const LETTERS_BETWEEN: u64 = 16;
+
 /// How long before its end Closing resets what has not closed by itself.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
 
@@ -340,7 +343,9 @@ impl CoreStop {
             io.begin_last_sweeps();
             io.cut_all(|origin| origin == Origin::Accepted);
         }
-        local.tasks.drop_all(&Kind::is_essential);
+        local
+            .tasks
+            .drop_all(&Kind::is_essential, &|| local.goes_on());
         local.settle(&mut leftovers);
     }
 
@@ -415,8 +420,11 @@ impl CoreStop {
         while let Some(letter) = station.mailbox.take() {
             self.returned += 1;
             quietly(|| drop(letter));
+            if self.returned % LETTERS_BETWEEN == 0 {
+                local.goes_on();
+            }
         }
-        local.tasks.drop_all(&|_| true);
+        local.tasks.drop_all(&|_| true, &|| local.goes_on());
         local.hooks.note_all_unrun(local.since_trigger_ms());
         let timers = local.io.borrow_mut().end_all_timers();
         let spawns = timers.iter().filter(|timer| timer.is_spawn()).count() as u64;

@@ -19,6 +19,9 @@ use crate::sync::Arc;
 /// ever must not hold up the stop.
 pub(super) const GENERATIONS_MAX: usize = 16;
 
+/// After how many tasks `drop_all` shows that it goes on. A destructor may take its time, so few.
+const DROPS_BETWEEN: usize = 16;
+
 /// How many shares of a core its owner keeps for the next tasks. More only cost time when the core
 /// ends; without any a task costs two more read-modify-writes (25 of 110 ns, where measured).
 const SPARE_MAX: usize = 1024;
@@ -301,13 +304,13 @@ impl Local {
 
     /// Drops all live tasks whose kind is asked for and which are not being polled, and those that
     /// come up meanwhile, up to `GENERATIONS_MAX`. How many.
-    pub(super) fn drop_all(&self, which: &dyn Fn(Kind) -> bool) -> usize {
+    pub(super) fn drop_all(&self, which: &dyn Fn(Kind) -> bool, between: &dyn Fn()) -> usize {
         let mut dropped = 0;
         for _ in 0..GENERATIONS_MAX {
             let youngest = self.spawned.get();
             let before = dropped;
             for kind in Kind::ALL.into_iter().filter(|kind| which(*kind)) {
-                dropped += self.drop_kind(kind, youngest);
+                dropped += self.drop_kind(kind, youngest, between);
             }
             if dropped == before {
                 break;
@@ -317,7 +320,7 @@ impl Local {
     }
 
     /// Drops the tasks of one kind, up to the one with the id `youngest`.
-    fn drop_kind(&self, kind: Kind, youngest: u64) -> usize {
+    fn drop_kind(&self, kind: Kind, youngest: u64, between: &dyn Fn()) -> usize {
         let mut dropped = 0;
         // Each time from the front, for a destructor may do anything to the list. What can stand
         // in the way there is only the task being polled, and one whose destructor is running.
@@ -331,6 +334,9 @@ impl Local {
                 self.destroy(task, Ending::Dropped);
             }
             dropped += 1;
+            if dropped % DROPS_BETWEEN == 0 {
+                between();
+            }
         }
         dropped
     }

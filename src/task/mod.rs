@@ -246,8 +246,10 @@ impl Tasks {
     /// Their handles get a [`JoinError`] that `is_dropped`, or `is_cancelled` where an abort was
     /// still waiting for the task's turn. Destructors may spawn, wake and abort; tasks they spawn
     /// are dropped too, down to a fixed number of generations. Panics end here.
-    pub(crate) fn drop_all(&self, which: &dyn Fn(Kind) -> bool) -> usize {
-        self.local().drop_all(which)
+    ///
+    /// `between` is called between two of them now and then: who has many to drop does not hang.
+    pub(crate) fn drop_all(&self, which: &dyn Fn(Kind) -> bool, between: &dyn Fn()) -> usize {
+        self.local().drop_all(which, between)
     }
 
     /// The task being polled.
@@ -267,7 +269,7 @@ impl Tasks {
 impl Drop for Tasks {
     fn drop(&mut self) {
         // Nobody can spawn here any more, so one generation is all there is.
-        self.drop_all(&|_| true);
+        self.drop_all(&|_| true, &|| {});
         self.local().abandon_ready();
         for pointer in self.shared.foreign.close() {
             // SAFETY: this is the owner's thread, and the queue's reference is held until

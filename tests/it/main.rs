@@ -21,6 +21,7 @@ mod wire;
 
 mod adopted;
 mod after_cut;
+mod burdened;
 mod clients;
 mod closing;
 mod dead_man;
@@ -131,6 +132,7 @@ fn play(role: &str) -> ExitCode {
         "stalled" => stalled::stalled,
         "stalls" => stuck::stalls,
         "brings" => fair::brings,
+        "burdened" => burdened::burdened,
         "starves" => starved::starves,
         "starts" => start_up::starts,
         "starts_pid_one" => pid_one::starts_pid_one,
@@ -182,6 +184,7 @@ fn trials() -> Vec<Trial> {
         rounds::promises,
         signals::promises,
         stages::promises,
+        burdened::promises,
         starved::promises,
         start_up::promises,
         stalled::promises,

@@ -298,7 +298,7 @@ fn a_handle_dropped_by_the_destructor_of_its_own_task_is_sound() {
         pending::<()>().await;
     }));
     tasks.settle();
-    assert_eq!(tasks.drop_all(&|_| true), 1);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), 1);
     assert!(own.borrow().is_none());
     assert_eq!(tasks.counters().dropped, 1);
     tasks.assert_balanced();
@@ -312,10 +312,10 @@ fn drop_all_takes_the_kinds_asked_for() {
         handles.push(tasks.spawn(pending::<()>(), kind, Location::caller()));
     }
     tasks.settle();
-    assert_eq!(tasks.drop_all(&|kind| kind == Kind::Background), 2);
+    assert_eq!(tasks.drop_all(&|kind| kind == Kind::Background, &|| {}), 2);
     assert_eq!(tasks.live(Kind::Background), 0);
     assert_eq!(tasks.live(Kind::Main), 2);
-    assert_eq!(tasks.drop_all(&|_| true), 6);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), 6);
     for handle in handles {
         let error = error(handle);
         assert!(error.is_dropped());
@@ -336,7 +336,7 @@ fn drop_all_skips_the_task_being_polled() {
     let drops = Drops::new();
     let (inside, held) = (Rc::downgrade(&tasks), drops.probe());
     let handle = tasks.go(async move {
-        let dropped = inside.upgrade().unwrap().drop_all(&|_| true);
+        let dropped = inside.upgrade().unwrap().drop_all(&|_| true, &|| {});
         drop(held);
         dropped
     });
@@ -368,7 +368,7 @@ fn destructors_that_wake_and_abort_others_are_no_trouble_to_drop_all() {
         handles.borrow_mut().push(handle);
     }
     tasks.settle();
-    assert_eq!(tasks.drop_all(&|_| true), 50);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), 50);
     drops.assert(50);
     assert_eq!(tasks.counters().cancelled + tasks.counters().dropped, 50);
     tasks.assert_balanced();
@@ -398,7 +398,7 @@ fn drop_all_follows_tasks_that_destructors_spawn() {
     let (tasks, _) = core();
     let (tasks, drops) = (Rc::new(tasks), Drops::new());
     drop(tasks.go(heir(Rc::downgrade(&tasks), drops.clone(), 3)));
-    assert_eq!(tasks.drop_all(&|_| true), 4);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), 4);
     drops.assert(4);
     assert_eq!(tasks.counters().background_dropped, 3);
     tasks.assert_balanced();
@@ -409,7 +409,7 @@ fn drop_all_ends_where_destructors_spawn_for_ever() {
     let (tasks, _) = core();
     let (tasks, drops) = (Rc::new(tasks), Drops::new());
     drop(tasks.go(heir(Rc::downgrade(&tasks), drops.clone(), usize::MAX)));
-    assert_eq!(tasks.drop_all(&|_| true), local::GENERATIONS_MAX);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), local::GENERATIONS_MAX);
     assert_eq!(tasks.live(Kind::Background), 1, "the youngest heir");
     drop(tasks);
     drops.assert(local::GENERATIONS_MAX + 1);
@@ -479,7 +479,7 @@ fn the_counters_add_up_after_a_bit_of_everything() {
     }
     tasks.settle();
     handles.iter().step_by(3).for_each(JoinHandle::abort);
-    tasks.drop_all(&|_| true);
+    tasks.drop_all(&|_| true, &|| {});
     tasks.assert_balanced();
     let counters = tasks.counters();
     assert_eq!(counters.spawned, 200);

@@ -306,7 +306,7 @@ fn a_hundred_thousand_tasks_run_and_end() {
         drop(tasks.go(park(drops.probe(), &Rc::default())));
     }
     tasks.settle();
-    assert_eq!(tasks.drop_all(&|_| true), count);
+    assert_eq!(tasks.drop_all(&|_| true, &|| {}), count);
     drops.assert(2 * count);
     tasks.assert_balanced();
     drop(tasks);
