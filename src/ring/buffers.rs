@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use crate::config::{BUFFER_BYTES, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_FIRST, POOL_LOW};
+use crate::ring::sys::pages;
 
 /// The kernel's name for the pool; there is one in a ring.
 pub(crate) const BUFFER_GROUP: u16 = 0;
@@ -66,7 +67,8 @@ impl Pool {
     /// A pool with its first buffers in the ring.
     pub(crate) fn new() -> Pool {
         let pool = Buffers {
-            memory: allocate(memory_layout()),
+            memory: pages::map(MEMORY_BYTES)
+                .unwrap_or_else(|_| handle_alloc_error(memory_layout())),
             ring: allocate(ring_layout()).cast::<BufRingEntry>(),
             tail: Cell::new(0),
             stocked: Cell::new(0),
@@ -290,17 +292,19 @@ impl Buffers {
     unsafe fn free(this: NonNull<Buffers>) {
         // SAFETY: `Pool::new` made it of a box, and this is the last use.
         let buffers = unsafe { Box::from_raw(this.as_ptr()) };
-        // SAFETY: allocated with this layout in `Pool::new`, and nobody looks into it any more.
-        unsafe { dealloc(buffers.memory.as_ptr(), memory_layout()) };
-        // SAFETY: as above.
+        // SAFETY: mapped with this length in `Pool::new`, and nobody looks into it any more.
+        unsafe { pages::unmap(buffers.memory, MEMORY_BYTES) };
+        // SAFETY: allocated with this layout in `Pool::new`; else as above.
         unsafe { dealloc(buffers.ring.as_ptr().cast(), ring_layout()) };
     }
 }
 
+/// Bytes of all buffers.
+const MEMORY_BYTES: usize = POOL_BUFFERS as usize * BUFFER_BYTES;
+
 /// The layout of all buffers.
 fn memory_layout() -> Layout {
-    const BYTES: usize = POOL_BUFFERS as usize * BUFFER_BYTES;
-    const LAYOUT: Layout = match Layout::from_size_align(BYTES, PAGE) {
+    const LAYOUT: Layout = match Layout::from_size_align(MEMORY_BYTES, PAGE) {
         Ok(layout) => layout,
         Err(_) => panic!("the pool's size in config.rs is out of range"),
     };
@@ -319,7 +323,7 @@ fn ring_layout() -> Layout {
 
 /// Zeroed memory, or the abort that Rust knows for want of it.
 fn allocate(layout: Layout) -> NonNull<u8> {
-    // SAFETY: both layouts of this file have a size above zero.
+    // SAFETY: the ring's layout has a size above zero.
     let memory = unsafe { alloc_zeroed(layout) };
     NonNull::new(memory).unwrap_or_else(|| handle_alloc_error(layout))
 }

@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod dead_man;
 pub(crate) mod event;
 pub(crate) mod forward;
+pub(crate) mod pages;
 pub(crate) mod signal;
 pub(crate) mod socket;
 pub(crate) mod thread;
