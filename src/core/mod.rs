@@ -15,6 +15,8 @@
 mod hooks;
 pub(crate) mod quiet;
 mod report;
+#[cfg(test)]
+mod schedules;
 mod sleep;
 mod stop;
 mod turns;

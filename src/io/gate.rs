@@ -12,7 +12,7 @@
 
 use std::os::fd::BorrowedFd;
 
-use socket2::{SockFilter, SockRef};
+use socket2::SockFilter;
 
 use crate::report::Gate;
 use crate::ring::sys::socket;
@@ -53,7 +53,7 @@ fn filter() -> [SockFilter; 5] {
 
 /// Lets the gate of a listener down and says which one it is.
 pub(super) fn close(fd: BorrowedFd<'_>, v6: bool) -> Gate {
-    if SockRef::from(&fd).attach_filter(&filter()).is_ok() {
+    if socket::attach_filter(fd, &filter()).is_ok() {
         return Gate::Bpf;
     }
     // An IPv6 listener may be reached over IPv4 as well (dual stack): both, where both exist.

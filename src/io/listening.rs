@@ -20,6 +20,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use socket2::SockRef;
 
 use crate::config::SWEEP_MOST;
+use crate::ring::sys::socket;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, lock};
 
@@ -186,7 +187,7 @@ impl Open {
         let mut swept = Swept::default();
         // An accept that waits for a client would wait for ever.
         if socket.set_nonblocking(true).is_ok() {
-            swept = accept_all(&socket);
+            swept = accept_all(self.as_fd());
         }
         if alone.is_some() && waits {
             // As it was: whoever else holds it may count on that. It fails only where the first
@@ -214,12 +215,12 @@ impl AsFd for Open {
 }
 
 /// Accepts until nothing is left, or nothing to accept it with.
-fn accept_all(socket: &SockRef<'_>) -> Swept {
+fn accept_all(listening: BorrowedFd<'_>) -> Swept {
     let mut swept = Swept::default();
     // Bounded, lest a flood of connects behind no gate hold the core.
     for _ in 0..SWEEP_MOST {
-        match socket.accept() {
-            Ok((fd, _)) => swept.taken.push(OwnedFd::from(fd)),
+        match socket::accept(listening) {
+            Ok(fd) => swept.taken.push(fd),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
                 Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {

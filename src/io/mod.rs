@@ -20,6 +20,8 @@ pub(crate) mod listener;
 pub(crate) mod listening;
 pub(crate) mod outbound;
 mod parked;
+#[cfg(test)]
+mod sound;
 mod spread;
 mod stage;
 pub(crate) mod tally;

@@ -14,7 +14,11 @@ use crate::config::CATCH_UP_ENTERS;
 use crate::error::Error;
 use crate::ring::buffers::Pool;
 use crate::ring::chunk::Chunk;
-use crate::ring::port::{Cqe, Port, Sqe, Wait};
+#[cfg(test)]
+use crate::ring::fake::Door as Port;
+#[cfg(not(test))]
+use crate::ring::port::Port;
+use crate::ring::port::{Cqe, Sqe, Wait};
 use crate::ring::slot::{Abandoned, Completed, Key, Lent, Slots};
 use crate::ring::sys::event::EventFd;
 use crate::ring::token::{Generations, Kind, Token};
@@ -210,7 +214,7 @@ impl Driver {
     #[cfg(test)]
     pub(crate) fn starve(&mut self, starved: bool) {
         if let Some(port) = &mut self.port {
-            port.starved = starved;
+            port.starve(starved);
         }
     }
 

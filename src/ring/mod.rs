@@ -13,13 +13,16 @@
 //!
 //! [`port`] is the door itself: it fills submission entries, enters the kernel and copies
 //! completions out. Nothing else in the crate names the kernel's ring, so a scripted kernel can
-//! stand behind the same door. [`driver`] keeps the books: what is out, what came back, what could
-//! not be submitted yet. [`slot`] owns what one-off operations lend to the kernel, [`buffers`] the
-//! pool that multishot receives fill, and a [`chunk`] is a view into one of them. [`token`] is what travels with an operation and comes back.
+//! stand behind the same door, and under test one does (`fake`). [`driver`] keeps the books: what
+//! is out, what came back, what could not be submitted yet. [`slot`] owns what one-off operations
+//! lend to the kernel, [`buffers`] the pool that multishot receives fill, and a [`chunk`] is a view
+//! into one of them. [`token`] is what travels with an operation and comes back.
 
 pub(crate) mod buffers;
 pub(crate) mod chunk;
 pub(crate) mod driver;
+#[cfg(test)]
+pub(crate) mod fake;
 pub(crate) mod gather;
 pub(crate) mod port;
 pub(crate) mod slot;

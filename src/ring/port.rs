@@ -75,6 +75,16 @@ pub(crate) struct Cqe {
 }
 
 impl Cqe {
+    /// A completion that no kernel wrote.
+    #[cfg(test)]
+    pub(crate) fn scripted(user_data: u64, result: i32, flags: u32) -> Cqe {
+        Cqe {
+            user_data,
+            result,
+            flags,
+        }
+    }
+
     /// Whose it is, as a number of [`Kind`](crate::ring::token::Kind).
     #[inline]
     pub(crate) fn kind(&self) -> u8 {

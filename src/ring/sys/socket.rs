@@ -2,10 +2,14 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use socket2::{SockFilter, SockRef};
+
 use super::check;
+#[cfg(test)]
+use crate::ring::fake::calls;
 
 /// How a connected TCP socket is doing.
 #[derive(Clone, Copy, Debug, Default)]
@@ -18,6 +22,10 @@ pub(crate) struct Transfer {
 
 /// See [`Transfer`].
 pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
+    #[cfg(test)]
+    if let Some(answer) = calls::transfer(fd) {
+        return answer;
+    }
     let info = tcp_info(fd)?;
     Ok(Transfer {
         round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
@@ -27,8 +35,21 @@ pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
 
 /// Connections in the backlog of a listening socket that nobody has accepted.
 pub(crate) fn backlog(fd: BorrowedFd<'_>) -> io::Result<u32> {
+    #[cfg(test)]
+    if let Some(answer) = calls::backlog(fd) {
+        return answer;
+    }
     // Of a socket that listens this field says that, and not what its name says (tcp_get_info).
     tcp_info(fd).map(|info| info.tcpi_unacked)
+}
+
+/// The next connection in the backlog of a listening socket.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    #[cfg(test)]
+    if let Some(answer) = calls::accept(fd) {
+        return answer;
+    }
+    SockRef::from(&fd).accept().map(|(fd, _)| OwnedFd::from(fd))
 }
 
 /// What the kernel knows of a TCP socket.
@@ -51,11 +72,19 @@ fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
 
 /// Bytes written to the socket that the peer's kernel has not acknowledged, a FIN counted as one.
 pub(crate) fn unacknowledged(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(answer) = calls::unacknowledged(fd) {
+        return answer;
+    }
     int_ioctl(fd, libc::TIOCOUTQ)
 }
 
 /// Bytes that have arrived and nobody has read.
 pub(crate) fn unread(fd: BorrowedFd<'_>) -> io::Result<u64> {
+    #[cfg(test)]
+    if let Some(answer) = calls::unread(fd) {
+        return answer;
+    }
     int_ioctl(fd, libc::FIONREAD)
 }
 
@@ -69,6 +98,10 @@ fn int_ioctl(fd: BorrowedFd<'_>, request: libc::c_ulong) -> io::Result<u64> {
 
 /// Sends the FIN after all that was written.
 pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(answer) = calls::shutdown_write(fd) {
+        return answer;
+    }
     // SAFETY: shutdown(2) takes plain numbers.
     check(unsafe { libc::shutdown(fd.as_raw_fd(), libc::SHUT_WR) }).map(drop)
 }
@@ -78,6 +111,10 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
 /// connect(2) with AF_UNSPEC is the only call that does both while a receive is pending: SO_LINGER
 /// with close(2) sends nothing as long as the ring holds the file.
 pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(answer) = calls::reset(fd) {
+        return answer;
+    }
     let nobody = libc::sockaddr {
         sa_family: libc::AF_UNSPEC as libc::sa_family_t,
         sa_data: [0; 14],
@@ -87,8 +124,21 @@ pub(crate) fn reset(fd: BorrowedFd<'_>) -> io::Result<()> {
     check(unsafe { libc::connect(fd.as_raw_fd(), &raw const nobody, size) }).map(drop)
 }
 
+/// Puts a filter before the socket: what it gives 0 for is dropped.
+pub(crate) fn attach_filter(fd: BorrowedFd<'_>, filter: &[SockFilter]) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(answer) = calls::attach_filter() {
+        return answer;
+    }
+    SockRef::from(&fd).attach_filter(filter)
+}
+
 /// Lets in only packets whose time-to-live is at least `hops`; 0 lets in all.
 pub(crate) fn set_min_ttl(fd: BorrowedFd<'_>, v6: bool, hops: i32) -> io::Result<()> {
+    #[cfg(test)]
+    if let Some(answer) = calls::set_min_ttl() {
+        return answer;
+    }
     let (level, option) = if v6 {
         (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT)
     } else {

@@ -1,0 +1,144 @@
+//! A scripted kernel behind the ring's door, for tests.
+//!
+//! ```text
+//!  driver ──▶ Door ──┬──▶ Port: the kernel
+//!                    └──▶ Kernel: a queue of submissions, operations, a queue of completions,
+//!                         and sockets with peers at their other ends; dice decide what is next
+//! ```
+//! While a script is [installed](install) on a thread, every driver that is opened there gets it
+//! in the kernel's place, and the few calls on sockets that do not go through the ring
+//! ([`calls`]) ask it too. It takes submissions, answers them in an order its dice decide, reads
+//! and writes through the pointers it was given at the last moment at which the kernel might, and
+//! checks the law of the [ring](super): see [`Kernel::broken`].
+
+pub(crate) mod answers;
+mod books;
+pub(crate) mod calls;
+pub(crate) mod dice;
+pub(crate) mod kernel;
+mod lent;
+pub(crate) mod met;
+mod ops;
+pub(crate) mod peer;
+mod sockets;
+mod steps;
+mod tests;
+
+use std::cell::RefCell;
+use std::io;
+use std::rc::Rc;
+
+use crate::error::Error;
+use crate::ring::buffers::Pool;
+use crate::ring::port::{Cqe, Port, Sqe, Wait};
+use kernel::Kernel;
+
+/// A script that several may look at: the door, the sockets' calls and the test.
+pub(crate) type Script = Rc<RefCell<Kernel>>;
+
+thread_local! {
+    /// The script that stands for the kernel on this thread.
+    static INSTALLED: RefCell<Option<Script>> = const { RefCell::new(None) };
+}
+
+/// Puts `kernel` in the kernel's place on this thread, until the result is dropped.
+pub(crate) fn install(kernel: Kernel) -> Installed {
+    let script = Rc::new(RefCell::new(kernel));
+    INSTALLED.with(|place| place.replace(Some(script.clone())));
+    Installed(script)
+}
+
+/// See [`install`].
+pub(crate) struct Installed(pub(crate) Script);
+
+impl Drop for Installed {
+    fn drop(&mut self) {
+        INSTALLED.with(|place| place.take());
+    }
+}
+
+/// The script of this thread, if there is one.
+pub(crate) fn installed() -> Option<Script> {
+    INSTALLED
+        .try_with(|place| place.borrow().clone())
+        .ok()
+        .flatten()
+}
+
+/// The door with both kernels behind it. Its functions are the port's.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// The real one.
+    Kernel(Box<Port>),
+    /// The scripted one.
+    Script(Script),
+}
+
+impl Door {
+    pub(crate) fn open() -> Result<Door, Error> {
+        match installed() {
+            Some(script) => Ok(Door::Script(script)),
+            None => Port::open().map(|port| Door::Kernel(Box::new(port))),
+        }
+    }
+
+    pub(crate) fn lend(&mut self, pool: &Pool) -> Result<(), Error> {
+        match self {
+            Door::Kernel(port) => port.lend(pool),
+            Door::Script(script) => {
+                let (address, entries) = pool.ring_address();
+                script.borrow_mut().take_pool(address, entries);
+                Ok(())
+            }
+        }
+    }
+
+    #[must_use]
+    pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
+        match self {
+            Door::Kernel(port) => port.push(sqe, user_data),
+            Door::Script(script) => script.borrow_mut().push(sqe, user_data),
+        }
+    }
+
+    pub(crate) fn has_unseen(&mut self) -> bool {
+        match self {
+            Door::Kernel(port) => port.has_unseen(),
+            Door::Script(script) => script.borrow().has_unseen(),
+        }
+    }
+
+    pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
+        match self {
+            Door::Kernel(port) => port.enter(wait),
+            Door::Script(script) => {
+                script.borrow_mut().enter(wait);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn catch_up(&mut self, enters_most: u32) -> io::Result<()> {
+        match self {
+            Door::Kernel(port) => port.catch_up(enters_most),
+            Door::Script(script) => {
+                script.borrow_mut().catch_up(enters_most);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
+        match self {
+            Door::Kernel(port) => port.reap(batch),
+            Door::Script(script) => script.borrow_mut().reap(batch),
+        }
+    }
+
+    /// Lets the kernel play out of memory, or no longer.
+    pub(crate) fn starve(&mut self, starved: bool) {
+        if let Door::Kernel(port) = self {
+            port.starved = starved;
+        }
+    }
+}
