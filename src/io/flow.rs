@@ -284,6 +284,7 @@ impl Io {
             conn.writer.wake(&mut self.wakers);
         }
         if unsent > 0 || !conn.stage.is_open() {
+            conn.stage.note_taken(count as u64);
             self.after_send(token.index);
         }
     }
