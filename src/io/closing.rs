@@ -298,6 +298,21 @@ impl Io {
         }
     }
 
+    /// A send has come back from a connection that is over. What it brought out after the last look
+    /// is in the socket, unless that was reset and knows of nothing any more.
+    pub(super) fn note_unacked(&mut self, index: u32) {
+        if self
+            .conns
+            .get(index as usize)
+            .is_some_and(|c| c.stage.is_over())
+        {
+            let unacked = self.losses(index, End::Abandoned).unacked;
+            if let Some(conn) = self.conn(index) {
+                conn.stage.raise_unacked(unacked);
+            }
+        }
+    }
+
     /// The connection is over: whatever of it is in the kernel is called back.
     fn end(&mut self, index: u32, last: Last) {
         let Some(conn) = self.conns.get_mut(index as usize) else {

@@ -284,7 +284,6 @@ impl Io {
             conn.writer.wake(&mut self.wakers);
         }
         if unsent > 0 || !conn.stage.is_open() {
-            conn.stage.note_taken(count as u64);
             self.after_send(token.index);
         }
     }
@@ -311,6 +310,7 @@ impl Io {
         let open = conn.stage.is_open();
         conn.make_send(index, &mut self.generations, &mut self.driver);
         if !open {
+            self.note_unacked(index);
             self.step_closing(index);
         }
     }

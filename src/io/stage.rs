@@ -97,11 +97,10 @@ impl Stage {
         }
     }
 
-    /// The kernel took `count` bytes more. Where all was over already nobody looks whether they
-    /// arrive.
-    pub(super) fn note_taken(&mut self, count: u64) {
+    /// All was over already, and so many bytes turn out to be not acknowledged.
+    pub(super) fn raise_unacked(&mut self, unacked: u64) {
         if let Some(Step::Ending(last)) = self.0.as_deref_mut() {
-            last.unacked += count;
+            last.unacked = last.unacked.max(unacked);
         }
     }
 
