@@ -321,7 +321,9 @@ impl Io {
         if let Ok(transfer) = socket::transfer(fd.as_fd()) {
             listener.handshake_ns = listener.handshake_ns.max(ns(transfer.round_trip));
         }
-        let orphaned = listener.handles == 0;
+        // Nor is it given out after a cut, which resets it: its place in the queue would be left to a
+        // record that is another's by then.
+        let orphaned = listener.handles == 0 || self.last_sweep;
         let policy = listener.policy.clone();
         if draining {
             self.note_accept_in_drain(index);
