@@ -157,10 +157,10 @@ impl Io {
         if conn.stage.is_over() {
             return;
         }
-        let last = self.losses(index, end);
+        let mut last = self.losses(index, end);
         if let Some(fd) = self.conns.get(index as usize).and_then(Conn::borrow) {
             // It ends a pending receive too. Should it fail, the cancel of `end` does that.
-            let _gone = socket::reset(fd);
+            last.still_connected = socket::reset(fd).is_err();
         }
         self.end(index, last);
     }
@@ -295,17 +295,15 @@ impl Io {
             unsent: 0,
             // The FIN counts as one byte in the kernel's sum and is none of ours.
             unacked: unacked.saturating_sub(u64::from(fin_sent)),
+            still_connected: false,
         }
     }
 
-    /// A send has come back from a connection that is over. What it brought out after the last look
-    /// is in the socket, unless that was reset and knows of nothing any more.
+    /// A send has come back from a connection that is over and could not be reset: what it brought out
+    /// after the last look is in the socket.
     pub(super) fn note_unacked(&mut self, index: u32) {
-        if self
-            .conns
-            .get(index as usize)
-            .is_some_and(|c| c.stage.is_over())
-        {
+        let conn = self.conns.get(index as usize);
+        if conn.is_some_and(|conn| conn.stage.is_over_but_connected()) {
             let unacked = self.losses(index, End::Abandoned).unacked;
             if let Some(conn) = self.conn(index) {
                 conn.stage.raise_unacked(unacked);

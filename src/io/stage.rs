@@ -63,6 +63,10 @@ pub(super) struct Last {
     pub(super) unsent: u64,
     /// Bytes the peer never acknowledged.
     pub(super) unacked: u64,
+    /// Whether the reset failed: then the socket still knows what was not acknowledged, and a send
+    /// that comes back later may have added to it. One that was reset knows of nothing any more:
+    /// what it answers is no count.
+    pub(super) still_connected: bool,
 }
 
 impl Last {
@@ -71,6 +75,7 @@ impl Last {
         Last {
             end,
             unsent: 0,
+            still_connected: false,
             unacked: 0,
         }
     }
@@ -95,6 +100,12 @@ impl Stage {
             Some(place) => **place = step,
             None => self.0 = Some(Box::new(step)),
         }
+    }
+
+    /// Whether it is over, but for operations that are still in the kernel, and its socket was not
+    /// reset although it should have been.
+    pub(super) fn is_over_but_connected(&self) -> bool {
+        matches!(self.step(), Some(Step::Ending(last)) if last.still_connected)
     }
 
     /// All was over already, and so many bytes turn out to be not acknowledged.
