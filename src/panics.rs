@@ -5,12 +5,22 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+/// What a panic carries.
+pub(crate) type Payload = Box<dyn Any + Send>;
+
 /// Runs user code that nobody waits for (a letter, a destructor, a foreign waker). Its panic was
 /// told to the panic hook already, and goes no further.
 pub(crate) fn quietly(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        // A payload's own destructor may panic too, and nobody would catch that one.
-        std::mem::forget(payload);
+        discard(payload);
+    }
+}
+
+/// Drops what a panic carried. If its destructor panics too, that second payload is leaked, or
+/// there would be no end to it.
+pub(crate) fn discard(payload: Payload) {
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        std::mem::forget(second);
     }
 }
 

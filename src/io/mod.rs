@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+pub(crate) mod asks;
 pub(crate) mod closing;
 pub(crate) mod conn;
 mod course;

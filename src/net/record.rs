@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use crate::context::Local;
-use crate::io::conn::RequestNow;
+use crate::io::asks::RequestNow;
 use crate::net::Chunk;
 use crate::net::payload::Payload;
 

@@ -10,7 +10,8 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::raw::{Payload, Task};
+use super::raw::Task;
+use crate::panics::Payload;
 
 /// A spawned task, to be awaited or aborted.
 ///

@@ -14,7 +14,8 @@
 use std::ptr::{self, NonNull};
 use std::task::Waker;
 
-use super::raw::{Header, Task};
+use super::header::Header;
+use super::raw::Task;
 use super::waker::{task_of_waker, waker_of};
 
 /// The waker is in a box, and is none of a task.

@@ -6,12 +6,15 @@ use std::ptr::{self, NonNull};
 
 #[cfg(test)]
 use super::Info;
+use super::header::{Header, is_younger};
 use super::join::JoinError;
 use super::pulse::Pulse;
 use super::queue::{Foreign, Live, Ready};
-use super::raw::{Header, Polled, Task, is_younger, quietly};
+use super::raw::Task;
 use super::state::Left;
+use super::typed::Polled;
 use super::{Alarm, Counters, Kind, Ran};
+use crate::panics::quietly;
 use crate::sync::Arc;
 
 /// How many generations of tasks one `drop_all` follows: tasks that destructors of dropped tasks

@@ -17,8 +17,8 @@
 //! is gone its tasks are over, and a wake finds that out from the task itself.
 //!
 //! To read, from the bottom: `state` (the word that threads share) and `own` (what its owner counts
-//! beside it), `raw` (one task in memory), `waker` (what it hands out), `kept` (the same in one
-//! word), `queue` (the lists), `local` (a task's life on its core), `join`
+//! beside it), `header`, `typed` and `raw` (one task in memory), `waker` (what it hands out), `kept` (the
+//! same in one word), `queue` (the lists), `local` (a task's life on its core), `join`
 //! (what the user holds), `pulse` (what other threads may know of what runs). They know each other
 //! in a circle: a queue is made of tasks, a task hands out wakers, and a wake leads back to the
 //! queue.
@@ -28,6 +28,7 @@
 //! what a panic carries comes out of here.
 
 mod begin;
+mod header;
 mod join;
 mod kept;
 mod local;
@@ -36,6 +37,7 @@ mod pulse;
 mod queue;
 mod raw;
 mod state;
+mod typed;
 mod waker;
 
 #[cfg(test)]

@@ -13,7 +13,8 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-use super::raw::{Header, Task};
+use super::header::Header;
+use super::raw::Task;
 use crate::sync::atomic::{AtomicPtr, Ordering, fence};
 
 /// The head of a foreign queue that takes nothing any more. An odd address, where no header is.

@@ -8,7 +8,8 @@
 use std::ptr::{self, NonNull};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use super::raw::{Header, Task, release};
+use super::header::Header;
+use super::raw::{Task, release};
 use super::state::Notify;
 
 /// One table for all tasks, so that `Waker::will_wake` recognises a task by its address.

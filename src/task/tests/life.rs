@@ -336,9 +336,9 @@ fn two_cores_on_one_thread_keep_apart() {
 #[test]
 fn a_task_has_one_allocation_with_a_small_header() {
     assert!(
-        size_of::<raw::Header>() <= 128,
+        size_of::<header::Header>() <= 128,
         "{}",
-        size_of::<raw::Header>()
+        size_of::<header::Header>()
     );
 }
 
@@ -364,6 +364,6 @@ fn a_handle_stays_on_its_core_and_an_error_goes_anywhere() {
 
 #[test]
 fn the_header_of_a_task_has_not_grown() {
-    assert_eq!(size_of::<raw::Header>(), 80);
+    assert_eq!(size_of::<header::Header>(), 80);
     assert_eq!(size_of::<Kept>(), 8);
 }
