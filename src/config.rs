@@ -32,11 +32,11 @@ pub(crate) const CQ_ENTRIES_MIN: u32 = 512;
 /// Buffers in a core's receive pool, at most: 8 MiB, of which what was never needed is no memory.
 pub(crate) const POOL_BUFFERS: u16 = 512;
 
-/// Buffers the kernel has at first. It uses all it has, one after the other, so that few stay in
-/// the cache: 1 MiB. It gets as many again each time it runs out: with 32 for good it ran dry all
-/// the time and throughput fell to 0.57 of epoll's, and 64 MiB of them cost a fifth more processor
-/// time.
-pub(crate) const POOL_FIRST: u16 = 64;
+/// Buffers the kernel has at first, and at least. It uses all it has, one after the other, so that
+/// few stay in the cache: half a MiB. It gets as many again each time it runs out (with 32 for good
+/// it may run dry all the time: 0.57 of epoll's throughput where one enter brings all there is), and
+/// they go when they are not wanted any more.
+pub(crate) const POOL_FIRST: u16 = 32;
 
 /// Bytes of one receive buffer: what a message of that size arrives in whole. In two buffers of
 /// half the size an echo of 16 KiB took two completions and a vectored send, and ran at 0.89 of the
