@@ -10,6 +10,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::collections::VecDeque;
 use std::task::{Context, Poll, Waker};
 

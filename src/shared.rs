@@ -6,6 +6,9 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(all(test, loom))]
+mod models;
+
 use std::time::Duration;
 
 use crate::board::Board;

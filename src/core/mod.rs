@@ -13,6 +13,8 @@
 #![forbid(unsafe_code)]
 
 mod hooks;
+#[cfg(all(test, loom))]
+mod models;
 pub(crate) mod quiet;
 mod report;
 #[cfg(test)]

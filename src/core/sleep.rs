@@ -23,6 +23,8 @@ use super::stop::CoreStop;
 use crate::context::Local;
 use crate::io::Io;
 use crate::ring::port::Wait;
+use crate::shared::{Order, Orders, Station};
+use crate::task::Tasks;
 
 /// Submits, and sleeps if nothing is `busy`: until there is something to do, that is, a completion
 /// that makes something ready, a ring of the bell, or the next time something is due.
@@ -39,9 +41,7 @@ pub(super) fn enter(
     }
     let station = local.station();
     station.bell.will_sleep();
-    let called =
-        !station.mailbox.is_empty() || local.tasks.foreign_pending() || stop.has_new_orders(local);
-    if called {
+    if is_called(station, &local.tasks, &local.shared.orders, stop.seen()) {
         io.driver.enter(Wait::No)?;
     } else if stop.is_under_way() {
         io.driver.enter(wait(local, io, stop.wake_ns(io)))?;
@@ -49,6 +49,13 @@ pub(super) fn enter(
         return doze(local, io).map(Some);
     }
     Ok(None)
+}
+
+/// Whether anybody has something for this core, which has said that it will sleep and has obeyed what
+/// it has `seen` of the orders. Who comes later rings.
+#[inline]
+pub(super) fn is_called(station: &Station, tasks: &Tasks, orders: &Orders, seen: Order) -> bool {
+    !station.mailbox.is_empty() || tasks.foreign_pending() || orders.read() != seen
 }
 
 /// Sleeps until there is something to do, where no stop is under way. When it woke (ns).

@@ -128,9 +128,9 @@ impl CoreStop {
         matches!(self.stage, Stage::Closing { .. } | Stage::Over)
     }
 
-    /// Whether there are orders that were not obeyed yet.
-    pub(crate) fn has_new_orders(&self, local: &Local) -> bool {
-        local.shared.orders.read() != self.seen
+    /// The orders that were obeyed.
+    pub(crate) fn seen(&self) -> Order {
+        self.seen
     }
 
     /// Reads the orders and does what is new in them.

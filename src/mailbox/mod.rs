@@ -5,13 +5,13 @@
 //! So no accepted letter is ever without an outcome.
 
 mod bell;
+#[cfg(all(test, loom))]
+mod models;
 
 pub(crate) use bell::Bell;
 
-use crossbeam_queue::SegQueue;
-
-use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Arc, SegQueue, yield_now};
 
 /// Work for a core: run there, in the turn that reads it.
 pub(crate) type Letter = Box<dyn FnOnce() + Send>;
@@ -95,7 +95,7 @@ impl Mailbox {
         let mut senders = self.gate.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
         while senders != 0 {
             // A sender is between two statements; it needs the processor, not our patience.
-            std::thread::yield_now();
+            yield_now();
             senders = self.gate.load(Ordering::Acquire) & !CLOSED;
         }
     }

@@ -10,7 +10,7 @@ use crate::ring::sys::forward;
 use crate::ring::sys::signal::{
     Delivered, STAY_IGNORED, STOP_SIGNALS, SignalFd, SignalSet, is_ignored,
 };
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::process::atomic::{AtomicBool, Ordering};
 
 /// Whether a runtime of this process has the signals.
 static TAKEN: AtomicBool = AtomicBool::new(false);

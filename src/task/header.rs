@@ -12,8 +12,8 @@ use super::raw::Task;
 use super::state::{Left, State};
 use super::typed::VTable;
 use super::{Info, Kind, pulse};
-use crate::sync::Arc;
 use crate::sync::atomic::AtomicPtr;
+use crate::sync::{Arc, Life};
 
 /// What the slot holds. See the documentation of `raw`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,6 +61,8 @@ pub(super) struct Header {
     pub(super) live_after: Cell<Option<Task>>,
     /// Who waits for the output. Left by the handle, empty once that is gone.
     pub(super) joiner: Cell<Kept>,
+    /// From the allocation to the last reference, for the models.
+    pub(super) life: Life,
 }
 
 /// A task's number has so many bits, and comes round after half a year of 70,000 tasks a second: who
@@ -102,6 +104,7 @@ impl Header {
             live_before: Cell::new(None),
             live_after: Cell::new(None),
             joiner: Cell::default(),
+            life: Life::default(),
         }
     }
 
@@ -192,6 +195,7 @@ impl Header {
     /// One reference more. By whoever holds one, on any thread.
     #[inline]
     pub(super) fn retain(&self) {
+        self.life.used();
         // Only the owner's thread may touch its part of the count.
         if !(self.shared.is_here() && self.own.retain()) {
             self.state.retain();
@@ -201,6 +205,7 @@ impl Header {
     /// One reference less, on any thread.
     #[inline]
     pub(super) fn release(&self) -> Left {
+        self.life.used();
         // As above. What the owner's part counts is never the last: the core holds the task then.
         if self.shared.is_here() && self.own.release() {
             Left::Others

@@ -15,7 +15,7 @@ use super::state::Left;
 use super::typed::Polled;
 use super::{Alarm, Counters, Kind, Ran};
 use crate::panics::quietly;
-use crate::sync::Arc;
+use crate::sync::{Arc, thread_local};
 
 /// How many generations of tasks one `drop_all` follows: tasks that destructors of dropped tasks
 /// spawned, and so on. A clean-up rarely needs a second one; a destructor that spawns its like for
@@ -69,20 +69,20 @@ impl Shared {
     /// thread owns several cores the latest counts; wakes of the others take the foreign queue,
     /// which is slower and just as right.
     pub(super) fn settle_here(&self) {
-        HERE.set(self);
+        HERE.with(|here| here.set(self));
     }
 
     /// The opposite. Called by the owner before the core can be freed.
     pub(super) fn leave_here(&self) {
         if self.is_here() {
-            HERE.set(ptr::null());
+            HERE.with(|here| here.set(ptr::null()));
         }
     }
 
     /// Whether this thread is the owner's, and the core the one that settled last.
     #[inline]
     pub(super) fn is_here(&self) -> bool {
-        ptr::eq(HERE.get(), self)
+        ptr::eq(HERE.with(Cell::get), self)
     }
 
     /// The owner's side.
@@ -149,7 +149,9 @@ impl Shared {
         // The core is gone between the two steps. The queue's reference comes back to us, and it
         // is not the last one, for the caller has another.
         // SAFETY: the caller's own reference keeps the header alive.
-        let left = unsafe { task.as_ref() }.state.collected();
+        let header = unsafe { task.as_ref() };
+        header.life.used();
+        let left = header.state.collected();
         debug_assert_eq!(left, Left::Others, "the waking thread has a reference");
     }
 }
@@ -405,7 +407,7 @@ impl Local {
     }
 
     /// The task being polled.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(super) fn current(&self) -> Option<Info> {
         self.current.get().map(|task| task.header().info())
     }

@@ -40,7 +40,9 @@ mod state;
 mod typed;
 mod waker;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 use std::future::Future;
@@ -255,7 +257,7 @@ impl Tasks {
     }
 
     /// The task being polled.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     pub(crate) fn current(&self) -> Option<Info> {
         self.local().current()
     }

@@ -44,6 +44,7 @@ impl Foreign {
     pub(super) unsafe fn push(&self, task: NonNull<Header>) -> bool {
         // SAFETY: the caller's reference keeps the header alive during this call.
         let header = unsafe { task.as_ref() };
+        header.life.used();
         let mut head = self.head.load(Ordering::Relaxed);
         while head != CLOSED {
             // The link is ours to write: `notify` says `Push` to one thread only, and again only
@@ -115,6 +116,7 @@ impl Taken {
         while let Some(task) = rest {
             // SAFETY: the list holds a reference to each task in it.
             let header = unsafe { task.as_ref() };
+            header.life.used();
             let link = next.map_or(ptr::null_mut(), NonNull::as_ptr);
             rest = NonNull::new(header.next_foreign.swap(link, Ordering::Relaxed));
             next = Some(task);
@@ -130,6 +132,7 @@ impl Iterator for Taken {
         let task = self.next?;
         // SAFETY: the list holds a reference to each task in it; this one's goes to the caller.
         let header = unsafe { task.as_ref() };
+        header.life.used();
         self.next = NonNull::new(header.next_foreign.load(Ordering::Relaxed));
         Some(task)
     }

@@ -86,7 +86,9 @@ impl Task {
     pub(super) fn header(&self) -> &Header {
         // SAFETY: a reference to the task is held (the promise of `on_owner`), so the header is
         // there, and it is only ever borrowed shared.
-        unsafe { self.0.as_ref() }
+        let header = unsafe { self.0.as_ref() };
+        header.life.used();
+        header
     }
 
     /// The owner's side of the core this task belongs to.
@@ -323,9 +325,12 @@ unsafe fn free(pointer: NonNull<Header>) {
     // SAFETY: nobody refers to the task any more, so nobody writes; the header is still there.
     let header = unsafe { pointer.as_ref() };
     let free = header.vtable.free;
+    let may_free = header.life.ended();
     // SAFETY: the header is not used again, and its own drop leaves this field alone.
     let shared = unsafe { ptr::read(&raw const header.shared) };
-    // SAFETY: the vtable is this task's; the rest is the caller's promise.
-    unsafe { free(pointer) };
+    if may_free {
+        // SAFETY: the vtable is this task's; the rest is the caller's promise.
+        unsafe { free(pointer) };
+    }
     Shared::give_back(ManuallyDrop::into_inner(shared));
 }

@@ -60,6 +60,7 @@ unsafe fn wake_by_ref(data: *const ()) {
     let pointer = unsafe { task_of(data) };
     // SAFETY: the waker keeps the task alive during the call.
     let header = unsafe { pointer.as_ref() };
+    header.life.used();
     if header.shared.is_here() {
         // SAFETY: this is the owner's thread, and the waker keeps the task alive during the call.
         // The run queue keeps a copy only of a task that is not over, whose core holds a reference.

@@ -18,8 +18,8 @@ use std::time::Duration;
 use super::check;
 use super::signal::{exit_now, is_default};
 use crate::config::{DEAD_MAN_TICKS, HEARTBEAT};
-use crate::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use crate::sync::{Mutex, lock};
+use crate::sync::process::atomic::{AtomicBool, AtomicU32, Ordering};
+use crate::sync::process::{Mutex, lock};
 
 /// Runtimes that may have a dead-man at the same time.
 const PLACES_MAX: usize = 256;

@@ -11,6 +11,9 @@ use super::check;
 pub(crate) struct EventFd {
     /// A non-blocking, close-on-exec eventfd.
     fd: OwnedFd,
+    /// What a model waits for in the place of the kernel. Notified with each ring.
+    #[cfg(loom)]
+    rung: loom::sync::Notify,
 }
 
 impl EventFd {
@@ -20,7 +23,11 @@ impl EventFd {
         let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
         // SAFETY: the descriptor was made by the line above and nobody else has it.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(EventFd { fd })
+        Ok(EventFd {
+            fd,
+            #[cfg(loom)]
+            rung: loom::sync::Notify::new(),
+        })
     }
 
     /// Adds one. A counter that is full is as awake as it can be, so that error says nothing.
@@ -29,6 +36,8 @@ impl EventFd {
         // SAFETY: `one` is 8 readable bytes; write(2) keeps no reference. The call is also
         // async-signal-safe (signal-safety(7)), which the signal action relies on.
         let _full = unsafe { libc::write(self.fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        #[cfg(loom)]
+        self.rung.notify();
     }
 
     /// Sets the counter back to zero.
@@ -38,6 +47,14 @@ impl EventFd {
         // non-blocking, so an empty counter is EAGAIN.
         let _empty =
             unsafe { libc::read(self.fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+#[cfg(all(test, loom))]
+impl EventFd {
+    /// Waits for a ring, or for one since the last wait.
+    pub(crate) fn wait(&self) {
+        self.rung.wait();
     }
 }
 

@@ -17,8 +17,8 @@ use crate::ring::sys::event::EventFd;
 use crate::ring::sys::signal::{
     Delivered, is_first_process, is_ignored, raise_default, send_to_this_process,
 };
-use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Mutex, lock};
+use crate::sync::process::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::process::{Mutex, lock};
 
 /// The signals a runtime may take are all below this.
 const SIGNALS: usize = 32;
