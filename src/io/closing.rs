@@ -201,11 +201,10 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        if let Some(fd) = conn.borrow() {
-            // ENOTCONN: the peer has reset it; the receive's completion says so too.
-            let _reset = socket::shutdown_write(fd);
-        }
-        conn.fin_sent = true;
+        // ENOTCONN: the peer has reset it, so there is no FIN to be acknowledged. A receive that is
+        // armed says the same.
+        let sent = conn.borrow().map(socket::shutdown_write);
+        conn.fin_sent |= sent.is_some_and(|sent| sent.is_ok());
         let linger = Linger {
             fin_ns: now_ns,
             ..linger
@@ -231,8 +230,9 @@ impl Io {
         let fin_sent = matches!(conn.stage.step(), Some(Step::FinSent(_)));
         let owed = conn.unsent() as u64 + unacked;
         let end = conn.orderly_end();
-        // With the peer's FIN here, only our own may be unacknowledged: nothing is left to lose.
-        if fin_sent && conn.incoming == Incoming::Ended && owed <= 1 {
+        // With the peer's FIN here, only our own may be unacknowledged, where the kernel took one:
+        // nothing is left to lose.
+        if fin_sent && conn.incoming == Incoming::Ended && owed <= u64::from(conn.fin_sent) {
             return self.end(index, Last::clean(end));
         }
         let transfer = conn

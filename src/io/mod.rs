@@ -22,6 +22,8 @@ pub(crate) mod listening;
 pub(crate) mod outbound;
 mod parked;
 #[cfg(test)]
+mod sequences;
+#[cfg(test)]
 mod sound;
 mod spread;
 mod stage;

@@ -96,7 +96,7 @@ impl Kernel {
     }
 
     /// A receive meets what came.
-    fn receive(&mut self, at: usize, socket: usize) {
+    pub(super) fn receive(&mut self, at: usize, socket: usize) {
         let from = &mut self.sockets[socket];
         if from.reset {
             self.met.count(Case::RecvAfterOurReset);
@@ -152,12 +152,12 @@ impl Kernel {
     }
 
     /// Puts some of what came into the next buffer. Which one, and how much.
-    fn fill(&mut self, socket: usize) -> (u16, usize) {
+    pub(super) fn fill(&mut self, socket: usize) -> (u16, usize) {
         let from = &mut self.sockets[socket];
         let mut count = (from.unread() as usize).min(BUFFER_BYTES);
         if from.peer.dribbles {
             count = 1;
-        } else if self.dice.chance(200) {
+        } else if self.hand.is_none() && self.dice.chance(200) {
             count = 1 + self.dice.below(count as u64) as usize;
         }
         let bytes = peer::stream(from.peer.name, from.read, count);

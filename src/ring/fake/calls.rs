@@ -63,7 +63,10 @@ pub(crate) fn shutdown_write(fd: BorrowedFd<'_>) -> Option<io::Result<()>> {
 
 pub(crate) fn reset(fd: BorrowedFd<'_>) -> Option<io::Result<()>> {
     ask(fd, |kernel, at| {
-        let fails = kernel.dice.chance(50);
+        let fails = match kernel.hand {
+            Some(hand) => hand.resets_fail,
+            None => kernel.dice.chance(50),
+        };
         let socket = &mut kernel.sockets[at];
         if fails {
             socket.failed = true;
@@ -91,7 +94,11 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> Option<io::Result<OwnedFd>> {
         return Some(refuse(libc::EAGAIN));
     };
     let waits = !kernel.listeners[at].backlog.is_empty();
-    match kernel.dice.below(30) {
+    let lot = match kernel.hand {
+        Some(hand) => 2 + u64::from(!hand.out_of_descriptors),
+        None => kernel.dice.below(30),
+    };
+    match lot {
         0 => return Some(refuse(libc::EINTR)),
         1 => return Some(refuse(libc::ECONNABORTED)),
         2 if waits => {

@@ -16,6 +16,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use super::dice::Dice;
+use super::hand::Hand;
 use super::lent::LentPool;
 use super::met::{Case, Met};
 use super::ops::Op;
@@ -36,7 +37,7 @@ pub(crate) struct Kernel {
     /// Entries that no enter has submitted.
     queue: VecDeque<(Sqe, u64)>,
     /// How many fit there.
-    queue_room: usize,
+    pub(super) queue_room: usize,
     /// Operations that are not over.
     pub(super) ops: Vec<Op>,
     /// The names of all operations there ever were.
@@ -44,7 +45,7 @@ pub(crate) struct Kernel {
     /// Completions that no reap has taken.
     completions: VecDeque<Cqe>,
     /// How many fit there.
-    completions_room: usize,
+    pub(super) completions_room: usize,
     /// Those that did not fit. They follow, in their order, when there is room.
     overflow: VecDeque<Cqe>,
     /// The buffers to receive into.
@@ -73,6 +74,8 @@ pub(crate) struct Kernel {
     pub(super) silent: bool,
     /// What was met.
     pub(crate) met: Met,
+    /// What a test decides in the place of the dice, if it is played by hand.
+    pub(super) hand: Option<Hand>,
     /// The first breach of the law.
     broken: Option<String>,
 }
@@ -112,6 +115,7 @@ impl Kernel {
             calls: 0,
             silent: false,
             met: Met::default(),
+            hand: None,
             broken: None,
         }
     }
@@ -189,6 +193,9 @@ impl Kernel {
         }
         self.look_at_pool();
         self.flush_overflow();
+        if self.hand.is_some() {
+            return self.submit();
+        }
         if self.troubles && self.dice.chance(30) {
             // EAGAIN, and EBUSY with completions waiting.
             self.met.count(Case::SubmissionRefused);

@@ -15,6 +15,7 @@ pub(crate) mod answers;
 mod books;
 pub(crate) mod calls;
 pub(crate) mod dice;
+pub(crate) mod hand;
 pub(crate) mod kernel;
 mod lent;
 pub(crate) mod met;

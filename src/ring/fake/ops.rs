@@ -176,6 +176,10 @@ impl Kernel {
             self.met.count(Case::CancelTooLate);
             return self.post(not_found);
         };
+        if self.hand.is_some() {
+            self.ops[at].doomed = true;
+            return self.post(Cqe::scripted(user_data, -libc::EALREADY, 0));
+        }
         let op = &self.ops[at];
         match self.dice.below(8) {
             _ if self.silent => self.post(Cqe::scripted(user_data, -libc::EALREADY, 0)),
@@ -224,7 +228,7 @@ impl Kernel {
         if let (true, Some(at)) = (sends, op.socket) {
             self.sockets[at].failed = true;
         }
-        if sends && len > 1 && self.dice.chance(300) {
+        if sends && len > 1 && self.hand.is_none() && self.dice.chance(300) {
             // A part of it was out already.
             self.met.count(Case::SendCancelledInPart);
             let part = 1 + self.dice.below(len - 1);

@@ -74,6 +74,13 @@ pub(super) struct Listening {
     pub(super) backlog: VecDeque<Peer>,
 }
 
+impl Listening {
+    /// Whether it was found closed.
+    pub(super) fn stale(&self) -> bool {
+        self.stale
+    }
+}
+
 impl Socket {
     /// The socket at `fd`, with `peer` at its other end.
     fn new(fd: RawFd, peer: Peer, round_trip: Duration) -> Socket {
