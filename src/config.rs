@@ -128,6 +128,11 @@ pub(crate) const LISTEN_BACKLOG: i32 = 4096;
 /// go by that, and the others come back.
 pub(crate) const ACCEPT_WAITERS: usize = 64;
 
+/// Accepts that fail one after the other before the next one waits as if descriptors were missing: a
+/// policy that refuses every connection leaves it in the backlog, and an accept that is armed again
+/// at once meets it for ever.
+pub(crate) const ACCEPT_FAILURES_MOST: u32 = 16;
+
 /// Pause of an accept that met the limit on open files. Arming it again at once
 /// made 24,775 completions in 50 ms.
 pub(crate) const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);

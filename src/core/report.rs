@@ -118,6 +118,10 @@ fn listeners(io: &Io) -> Vec<ListenerReport> {
             no_gate: listener.no_gate,
             window_ms: ms(listener.window_ns),
             drained: listener.drained,
+            pauses: listener.pauses,
+            paused_by: listener
+                .paused_by
+                .map(|errno| std::io::Error::from_raw_os_error(errno).to_string()),
             policy: listener.policy().map(policy),
         })
         .collect()

@@ -318,39 +318,29 @@ impl Io {
         let (Accept::Off, Some(open)) = (listener.accept, listener.fd.as_ref()) else {
             return;
         };
-        let Swept { taken, ran_out } = open.sweep();
+        let Swept { taken, left_by } = open.sweep();
         for fd in taken {
             self.accepted(index, fd);
         }
-        if !ran_out {
-            self.close_listener(index);
-        } else if self.last_sweep {
-            self.refuse_backlog(index);
-        } else {
-            self.sweep_later(index);
-        }
-    }
-
-    /// The descriptors ran out in the middle of a sweep: it goes on when some are free.
-    fn sweep_later(&mut self, index: u32) {
-        let at_ns = self.now_ns + ns(SWEEP_RETRY);
-        if let Some(listener) = self.listeners.get_mut(index as usize) {
-            let timer = self.wheel.insert(tick(at_ns), Timer::Accept { index });
-            listener.accept = Accept::Backoff(timer);
+        match left_by {
+            None => self.close_listener(index),
+            Some(errno) if self.last_sweep => self.refuse_backlog(index, errno),
+            Some(errno) => self.pause_accept(index, errno, SWEEP_RETRY),
         }
     }
 
     /// The descriptors ran out and so has the time: whoever is in the backlog is refused, and the
     /// report says so.
-    fn refuse_backlog(&mut self, index: u32) {
+    fn refuse_backlog(&mut self, index: u32, errno: i32) {
+        let error = std::io::Error::from_raw_os_error(errno);
         if let Some(listener) = self.listeners.get(index as usize) {
             self.refused.push(Straggler {
                 kind: "listener".to_owned(),
                 name: listener.address.to_string(),
                 spawned_at: None,
-                detail: "closed with clients in its backlog: no file descriptor was left to \
-                         accept them"
-                    .to_owned(),
+                detail: format!(
+                    "closed with clients in its backlog, who could not be accepted: {error}"
+                ),
             });
         }
         self.close_listener(index);

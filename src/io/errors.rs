@@ -47,6 +47,35 @@ impl std::fmt::Display for WriteError {
 
 impl std::error::Error for WriteError {}
 
+/// What an errno says of the accept that ended by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// Nobody waits in the backlog.
+    Empty,
+    /// No descriptor or no memory is left: whoever waits is still in the backlog.
+    OutOf,
+    /// The listening socket is none, or none that listens: no waiting mends that.
+    Listener,
+    /// One connection's: broken before it could be taken, or a network error that was pending on it
+    /// (accept(2) names some, and advises to go on), or refused by a policy. A policy refuses them
+    /// all, and takes none out of the backlog: so many in a row are no accident.
+    Connection,
+}
+
+impl Refusal {
+    /// See the variants. An errno that is not known here costs a connection, never a listener.
+    pub(super) fn of(errno: i32) -> Refusal {
+        match errno {
+            libc::EAGAIN => Refusal::Empty,
+            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => Refusal::OutOf,
+            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
+                Refusal::Listener
+            }
+            _ => Refusal::Connection,
+        }
+    }
+}
+
 /// The error of a connection whose earlier write failed with `errno` after `taken` bytes.
 pub(crate) fn write_failed(errno: i32, taken: u64) -> io::Error {
     let kind = io::Error::from_raw_os_error(errno).kind();

@@ -6,7 +6,7 @@
 //!  Off ────────────────▶ Armed ─────────────────────────▶ Stopping
 //!   ▲ ▲                    │                                  │
 //!   │ └─ last completion ──┴─────────── last completion ──────┘
-//!   │                      │ last completion: no descriptor left
+//!   │                      │ last completion: no descriptor left, or one failure after the other
 //!   └── timer, a close ── Backoff
 //! ```
 //! A future of `accept` is a waker in here, so dropping one loses no connection.
@@ -19,16 +19,20 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use socket2::SockRef;
 
 use super::conn::Origin;
 use super::drain::Drain;
+use super::errors::Refusal;
 use super::listening::{Open, Source};
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
-use crate::config::{ACCEPT_BACKOFF, ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy};
+use crate::config::{
+    ACCEPT_BACKOFF, ACCEPT_FAILURES_MOST, ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy,
+};
 use crate::report::{Gate, NoGate};
 use crate::ring::driver::Completion;
 use crate::ring::port::Sqe;
@@ -75,6 +79,12 @@ pub(crate) struct Listener {
     pub(super) queue: VecDeque<u32>,
     /// Who waits for one.
     pub(super) wakers: Vec<Waker>,
+    /// Accepts that failed since the last one that gave a connection.
+    failures: u32,
+    /// How often the accept paused.
+    pub(crate) pauses: u64,
+    /// What it paused for last.
+    pub(crate) paused_by: Option<i32>,
     /// An errno no waiting mends, told by every `accept` from then on.
     pub(super) failed: Option<i32>,
     /// What a stop does to its connections, where it is not the default.
@@ -126,6 +136,9 @@ impl Io {
             accept: Accept::Off,
             queue: VecDeque::new(),
             wakers: Vec::new(),
+            failures: 0,
+            pauses: 0,
+            paused_by: None,
             failed: None,
             policy: shared(policy),
             accepted_ns: None,
@@ -307,6 +320,7 @@ impl Io {
             return;
         };
         listener.accepted_ns = Some(now_ns);
+        listener.failures = 0;
         let draining = listener.drain != Drain::No;
         listener.drained += u64::from(draining);
         if listener.gate == Gate::MinTtl {
@@ -350,34 +364,48 @@ impl Io {
     }
 
     /// An accept failed: for want of descriptors it waits, for a broken listener it says so, and
-    /// for one broken connection it goes on.
+    /// for one broken connection it goes on; but it waits, too, where that does not end.
     fn on_accept_error(&mut self, index: u32, errno: i32) {
-        let retry_ns = self.now_ns + ns(ACCEPT_BACKOFF);
         let Some(listener) = self.listeners.get_mut(index as usize) else {
             return;
         };
+        if errno == libc::ECANCELED {
+            // Our own doing.
+            return;
+        }
+        listener.failures += 1;
         let shut = listener.fd.as_ref().is_some_and(Open::was_shut);
-        let accepts = matches!(listener.drain, Drain::No | Drain::Window { .. });
-        match errno {
-            libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS
-                if accepts && listener.accept == Accept::Off =>
-            {
-                let timer = self.wheel.insert(tick(retry_ns), Timer::Accept { index });
-                listener.accept = Accept::Backoff(timer);
-            }
+        let is_accident = listener.failures < ACCEPT_FAILURES_MOST;
+        match Refusal::of(errno) {
             // The coordinator has ended the listening while this core was stuck: nobody is left in
             // the backlog. If the core does not know of the stop yet, it will in its next turn.
-            libc::EINVAL if shut => {
+            Refusal::Listener if shut && errno == libc::EINVAL => {
                 if let Drain::Window { .. } = listener.drain {
                     listener.drain = Drain::Sweep;
                 }
             }
-            libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT => {
+            Refusal::Listener => {
                 listener.failed = Some(errno);
                 self.wakers.append(&mut listener.wakers);
             }
-            // ECANCELED is our own; the rest (ECONNABORTED, EPROTO, …) was one connection's.
+            Refusal::Connection | Refusal::Empty if is_accident => {}
+            _ if listener.accept == Accept::Off && listener.drain != Drain::Sweep => {
+                self.pause_accept(index, errno, ACCEPT_BACKOFF);
+            }
+            // The sweep that follows meets it again.
             _ => {}
+        }
+    }
+
+    /// Arms the accept again, or goes on with the sweep, after `pause`; or when descriptors are
+    /// freed.
+    pub(super) fn pause_accept(&mut self, index: u32, errno: i32, pause: Duration) {
+        let at_ns = self.now_ns + ns(pause);
+        if let Some(listener) = self.listeners.get_mut(index as usize) {
+            let timer = self.wheel.insert(tick(at_ns), Timer::Accept { index });
+            listener.accept = Accept::Backoff(timer);
+            listener.pauses += 1;
+            listener.paused_by = Some(errno);
         }
     }
 

@@ -14,12 +14,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use socket2::SockRef;
 
-use crate::config::SWEEP_MOST;
+use super::errors::Refusal;
+use crate::config::{ACCEPT_FAILURES_MOST, SWEEP_MOST};
 use crate::ring::sys::socket;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Arc, Mutex, lock};
@@ -153,10 +155,8 @@ impl Socket {
             for _ in 0..SWEEP_MOST {
                 match socket.accept() {
                     Ok(_closed_at_once) => closed += 1,
-                    Err(error) => match error.raw_os_error() {
-                        Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
-                        _ => break,
-                    },
+                    Err(error) if refusal(&error) == Refusal::Connection => {}
+                    Err(_) => break,
                 }
             }
         }
@@ -171,8 +171,8 @@ impl Socket {
 pub(super) struct Swept {
     /// What was in the backlog.
     pub(super) taken: Vec<OwnedFd>,
-    /// Whether more is in it, for which no descriptor or no memory was left.
-    pub(super) ran_out: bool,
+    /// The errno that left more in it: no descriptor or no memory, or a policy that refuses all.
+    pub(super) left_by: Option<i32>,
 }
 
 impl Open {
@@ -217,21 +217,33 @@ impl AsFd for Open {
 /// Accepts until nothing is left, or nothing to accept it with.
 fn accept_all(listening: BorrowedFd<'_>) -> Swept {
     let mut swept = Swept::default();
+    let mut failures = 0;
     // Bounded, lest a flood of connects behind no gate hold the core.
     for _ in 0..SWEEP_MOST {
         match socket::accept(listening) {
-            Ok(fd) => swept.taken.push(fd),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ECONNABORTED | libc::EINTR | libc::EPROTO) => {}
-                Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS) => {
-                    swept.ran_out = true;
-                    break;
+            Ok(fd) => {
+                failures = 0;
+                swept.taken.push(fd);
+            }
+            Err(error) => {
+                failures += 1;
+                match refusal(&error) {
+                    Refusal::Connection if failures < ACCEPT_FAILURES_MOST => {}
+                    Refusal::Connection | Refusal::OutOf => {
+                        swept.left_by = error.raw_os_error();
+                        break;
+                    }
+                    Refusal::Empty | Refusal::Listener => break,
                 }
-                _ => break,
-            },
+            }
         }
     }
     swept
+}
+
+/// What the error of an accept says.
+fn refusal(error: &io::Error) -> Refusal {
+    error.raw_os_error().map_or(Refusal::Listener, Refusal::of)
 }
 
 impl Drop for Open {
@@ -289,7 +301,7 @@ mod tests {
         drop(stream);
         let _waiting = TcpStream::connect(address).expect("it listens still");
         let swept = open.sweep();
-        assert_eq!((swept.taken.len(), swept.ran_out), (1, false));
+        assert_eq!((swept.taken.len(), swept.left_by), (1, None));
         let waits = SockRef::from(&others).nonblocking().map(|on| !on);
         assert!(waits.expect("open"), "who accepts from it still waits");
     }

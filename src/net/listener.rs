@@ -97,8 +97,10 @@ impl TcpListener {
     /// # Errors
     ///
     /// When the socket itself is broken, or was adopted and is closed, because every core that had
-    /// taken it has dropped it. Running out of file descriptors is no error: it waits until some
-    /// are free, and the clients wait in the backlog.
+    /// taken it has dropped it. Running out of file descriptors or memory is no error: it waits until
+    /// some are free, the clients wait in the backlog, and the report says how often
+    /// ([`pauses`](crate::report::ListenerReport::pauses)). Nor is it one that a client was gone
+    /// before it could be accepted.
     ///
     /// # Cancellation
     ///

@@ -150,6 +150,11 @@ pub struct ListenerReport {
     pub window_ms: f64,
     /// Connections taken from the backlog after the gate was closed.
     pub drained: u64,
+    /// How often accepting paused, over the whole run: no file descriptor or no memory was left, or
+    /// one accept after the other failed.
+    pub pauses: u64,
+    /// What the last pause was for, in the system's words.
+    pub paused_by: Option<String>,
     /// What was to become of its connections, where that was not the default.
     pub policy: Option<PolicyReport>,
 }

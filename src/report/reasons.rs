@@ -76,6 +76,7 @@ impl Page {
         self.list("stuck", &of_cores(&report.cores, stuck_core));
         self.list("failed", &of_cores(&report.cores, failed_core));
         self.list("stalled", &stalls(report));
+        self.list("paused", &pauses(&report.cores));
         self.list("lost", &losses(&report.cores));
         self.list("mismatch", &report.imbalances());
     }
@@ -109,6 +110,36 @@ fn stall(stall: &StallReport) -> String {
         words.push_str(&format!("; state {}", fit(&stall.state, 40)));
     }
     words
+}
+
+/// `0.0.0.0:8080 accepted nobody for a while, 12 times, last for: Too many open files (os error 24)`, once for
+/// each address.
+fn pauses(cores: &[CoreReport]) -> Vec<String> {
+    let mut by_address: Vec<(&str, u128, &str)> = Vec::new();
+    let listeners = cores.iter().flat_map(|core| &core.listeners);
+    for listener in listeners.filter(|listener| listener.pauses > 0) {
+        let why = listener.paused_by.as_deref().unwrap_or_default();
+        let known = by_address
+            .iter_mut()
+            .find(|(addr, ..)| *addr == listener.addr);
+        match known {
+            Some((_, pauses, last)) => {
+                *pauses += u128::from(listener.pauses);
+                *last = why;
+            }
+            None => by_address.push((&listener.addr, listener.pauses.into(), why)),
+        }
+    }
+    by_address
+        .into_iter()
+        .map(|(addr, pauses, why)| {
+            let (addr, times) = (fit_end(addr, 41), plural(pauses, "time"));
+            format!(
+                "{addr} accepted nobody for a while, {times}, last for: {}",
+                fit(why, 60)
+            )
+        })
+        .collect()
 }
 
 fn later_trigger(trigger: &Trigger) -> String {

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod errnos;
 mod orders;
 mod talk;
 mod users;

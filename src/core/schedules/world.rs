@@ -104,7 +104,7 @@ fn peers(first: u8, most: u64, dice: &mut Dice) -> Vec<Peer> {
 }
 
 /// A core without a thread.
-fn core(clock: &'static AtomicU64, dice: &mut Dice) -> Rc<Local> {
+pub(super) fn core(clock: &'static AtomicU64, dice: &mut Dice) -> Rc<Local> {
     let ms = |ms: u64| Duration::from_millis(ms);
     let config = Shutdown::default()
         .linger(ms(dice.pick(&[1, 20, 200])))
@@ -196,7 +196,7 @@ fn sound(local: &Local) -> Result<(), String> {
 }
 
 /// Whether the report adds up. How many operations were left behind.
-fn adds_up(report: CoreReport) -> Result<u64, String> {
+pub(super) fn adds_up(report: CoreReport) -> Result<u64, String> {
     let report = Report {
         cores: vec![report],
         ..Report::default()

@@ -230,6 +230,8 @@ impl Dice {
             no_gate: (gate == Gate::None).then_some(why),
             window_ms: self.time(),
             drained: self.number(),
+            pauses: self.below(3),
+            paused_by: self.name_or_none(),
             policy: (self.below(2) == 0).then(|| self.policy()),
         }
     }

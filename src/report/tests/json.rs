@@ -76,7 +76,7 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
     check("/timers", "fired, cancelled");
     check(
         "/listeners/0",
-        "addr, gate, no_gate, window_ms, drained, policy",
+        "addr, gate, no_gate, window_ms, drained, pauses, paused_by, policy",
     );
     check(
         "/listeners/0/policy",

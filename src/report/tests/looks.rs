@@ -182,3 +182,22 @@ fn stalls_before_the_stop_are_counted_and_the_longest_named() {
                 (sleeping) in clock_nanosleep";
     assert!(text.contains(told), "{text}");
 }
+
+#[test]
+fn an_accept_that_paused_is_told_once_for_each_address() {
+    let mut report = samples::busy();
+    for core in &mut report.cores {
+        core.listeners[0].pauses = 6;
+        core.listeners[0].paused_by = Some("Too many open files (os error 24)".to_owned());
+    }
+    let text = report.to_string();
+    let told: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("paused"))
+        .collect();
+    assert_eq!(
+        told,
+        ["paused    0.0.0.0:8080 accepted nobody for a while, 12 times, last for: Too many"]
+    );
+    assert!(text.contains("open files (os error 24)"), "{text}");
+}

@@ -71,6 +71,8 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         no_gate: None,
         window_ms: 200.0,
         drained: 14 - 3 * n,
+        pauses: 0,
+        paused_by: None,
         policy: Some(PolicyReport {
             spread_ms: Some(2_500.0),
             ..PolicyReport::default()

@@ -13,10 +13,10 @@ use crate::ring::port::Sqe;
 const BUFFER: u32 = 1;
 
 /// What makes an accept fail for want of something.
-const WANTS: &[i32] = &[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
+pub(crate) const WANTS: &[i32] = &[libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS];
 
 /// What makes an accept fail because of the one connection.
-const LOST: &[i32] = &[
+pub(crate) const LOST: &[i32] = &[
     libc::ECONNABORTED,
     libc::EPROTO,
     libc::EPERM,
@@ -25,7 +25,7 @@ const LOST: &[i32] = &[
 ];
 
 /// What makes an accept fail for good.
-const FATAL: &[i32] = &[
+pub(crate) const FATAL: &[i32] = &[
     libc::EBADF,
     libc::EINVAL,
     libc::ENOTSOCK,
@@ -34,7 +34,7 @@ const FATAL: &[i32] = &[
 ];
 
 /// What makes a send fail.
-const SEND_FAILURES: &[i32] = &[
+pub(crate) const SEND_FAILURES: &[i32] = &[
     libc::EPIPE,
     libc::ECONNRESET,
     libc::ENOBUFS,
@@ -44,7 +44,7 @@ const SEND_FAILURES: &[i32] = &[
 ];
 
 /// What a send says that is to be made again.
-const AGAIN: &[i32] = &[libc::EAGAIN, libc::EINTR];
+pub(crate) const AGAIN: &[i32] = &[libc::EAGAIN, libc::EINTR];
 
 /// What a send says on a connection that is broken.
 const BROKEN: &[i32] = &[libc::EPIPE, libc::ECONNRESET];
@@ -174,6 +174,10 @@ impl Kernel {
             let result = self.met.fail(Case::SendAfterReset, errno);
             return self.end(at, result, 0);
         }
+        if let Some(errno) = self.plan.sends.pop_front() {
+            self.sockets[socket].failed = true;
+            return self.end(at, -errno, 0);
+        }
         let len = self.ops[at].borrowed.len() as u64;
         match self.dice.below(60) {
             0 if self.troubles => {
@@ -226,6 +230,10 @@ impl Kernel {
 
     /// An accept fails, or takes somebody in.
     fn accept(&mut self, at: usize, listener: usize) {
+        if let Some(errno) = self.plan.accepts.pop_front() {
+            self.listeners[listener].broken = FATAL.contains(&errno);
+            return self.end(at, -errno, 0);
+        }
         let (case, errnos) = match self.dice.below(200) {
             0..10 if self.troubles => (Case::AcceptOutOfDescriptors, WANTS),
             10..16 if self.troubles => (Case::AcceptBrokenConnection, LOST),

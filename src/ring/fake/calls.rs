@@ -94,6 +94,11 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> Option<io::Result<OwnedFd>> {
         return Some(refuse(libc::EAGAIN));
     };
     let waits = !kernel.listeners[at].backlog.is_empty();
+    if waits {
+        if let Some(errno) = kernel.plan.accepts.pop_front() {
+            return Some(refuse(errno));
+        }
+    }
     let lot = match kernel.hand {
         Some(hand) => 2 + u64::from(!hand.out_of_descriptors),
         None => kernel.dice.below(30),

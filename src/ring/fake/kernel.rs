@@ -72,12 +72,23 @@ pub(crate) struct Kernel {
     pub(super) bounds_receives: bool,
     /// Whether it has fallen silent: nothing that is in flight goes on or ends.
     pub(super) silent: bool,
+    /// What the next operations of a kind end with, before the dice are asked.
+    pub(crate) plan: Plan,
     /// What was met.
     pub(crate) met: Met,
     /// What a test decides in the place of the dice, if it is played by hand.
     pub(super) hand: Option<Hand>,
     /// The first breach of the law.
     broken: Option<String>,
+}
+
+/// Errnos by which operations are to fail, in order.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// Of accepts, which leave the backlog as it is.
+    pub(crate) accepts: VecDeque<i32>,
+    /// Of sends, which take nothing.
+    pub(crate) sends: VecDeque<i32>,
 }
 
 impl Kernel {
@@ -114,10 +125,23 @@ impl Kernel {
             digest: 0,
             calls: 0,
             silent: false,
+            plan: Plan::default(),
             met: Met::default(),
             hand: None,
             broken: None,
         }
+    }
+
+    /// From now on it makes no trouble but what is planned, and has room for all.
+    pub(crate) fn calm(&mut self) {
+        self.troubles = false;
+        self.queue_room = 64;
+        self.completions_room = 512;
+    }
+
+    /// How many wait in backlogs.
+    pub(crate) fn waiting(&self) -> usize {
+        self.listeners.iter().map(|l| l.backlog.len()).sum()
     }
 
     /// Notes a breach of the law; the first one counts.

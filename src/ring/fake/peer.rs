@@ -37,7 +37,7 @@ pub(crate) struct Peer {
 pub(crate) const NOBODY: u8 = u8::MAX;
 
 /// What can break a connection under a receive.
-pub(super) const BREAKS: &[i32] = &[
+pub(crate) const BREAKS: &[i32] = &[
     libc::ECONNRESET,
     libc::EPIPE,
     libc::ETIMEDOUT,
