@@ -36,6 +36,8 @@ pub(crate) struct HookList {
     waiting: RefCell<Vec<Hook>>,
     /// The last id given.
     last_id: Cell<u64>,
+    /// The name of the one that was taken to be run and of which nothing was noted yet.
+    under_way: RefCell<Option<String>>,
     /// In the order they ran.
     results: RefCell<Vec<HookReport>>,
     /// Whoever runs them, while a hook is under way: to be woken when its time changes.
@@ -72,7 +74,9 @@ impl HookList {
 
     /// The hook whose turn it is.
     pub(crate) fn next(&self) -> Option<Hook> {
-        self.waiting.borrow_mut().pop()
+        let hook = self.waiting.borrow_mut().pop();
+        *self.under_way.borrow_mut() = hook.as_ref().map(|hook| hook.name.clone());
+        hook
     }
 
     /// Whether a hook waits for its turn.
@@ -82,6 +86,7 @@ impl HookList {
 
     /// Notes what became of a hook.
     pub(crate) fn note(&self, result: HookReport) {
+        self.under_way.take();
         self.results.borrow_mut().push(result);
     }
 
@@ -90,8 +95,13 @@ impl HookList {
         self.note(unrun(name, at_ms));
     }
 
-    /// Notes every hook whose turn will never come, as of `at_ms` after the trigger.
+    /// Notes the hook that is under way, which will never end, and every one whose turn will never
+    /// come, as of `at_ms` after the trigger.
     pub(crate) fn note_all_unrun(&self, at_ms: f64) {
+        let under_way = self.under_way.take();
+        if let Some(name) = under_way {
+            self.note(unended(name, at_ms));
+        }
         while let Some(hook) = self.next() {
             // What it would have done is a user's; its destructor must not stop the others.
             let Hook { name, start, .. } = hook;
@@ -152,6 +162,8 @@ struct ProcessState {
     waiting: Vec<ProcessHook>,
     /// The last id given; 0 if there never was one.
     last_id: u64,
+    /// As in a core's list.
+    under_way: Option<String>,
     /// In the order they ran.
     results: Vec<HookReport>,
     /// Set by the core that runs them when none is left; a later one is never run.
@@ -197,13 +209,24 @@ impl ProcessHooks {
     pub(crate) fn next(&self) -> Option<ProcessHook> {
         let mut state = lock(&self.state);
         let hook = state.waiting.pop();
+        state.under_way = hook.as_ref().map(|hook| hook.name.clone());
         state.done = hook.is_none();
         hook
     }
 
     /// Notes what became of a hook.
     pub(crate) fn note(&self, result: HookReport) {
-        lock(&self.state).results.push(result);
+        let mut state = lock(&self.state);
+        state.under_way = None;
+        state.results.push(result);
+    }
+
+    /// Notes the hook that is under way, if one is: the core it runs on ends without it.
+    pub(crate) fn note_unended(&self, at_ms: f64) {
+        let mut state = lock(&self.state);
+        if let Some(name) = state.under_way.take() {
+            state.results.push(unended(name, at_ms));
+        }
     }
 
     /// Whether one was ever registered.
@@ -220,6 +243,7 @@ impl ProcessHooks {
     /// What became of all of them; those that did not run are noted as that, as of `at_ms` after
     /// the trigger.
     pub(crate) fn take_results(&self, at_ms: f64) -> Vec<HookReport> {
+        self.note_unended(at_ms);
         let (waiting, mut results) = {
             let mut state = lock(&self.state);
             state.done = true;
@@ -242,6 +266,18 @@ pub(crate) fn unrun(name: String, at_ms: f64) -> HookReport {
         name,
         outcome: HookOutcome::Overran,
         error: Some("its turn never came: the hooks' time was over".to_owned()),
+        start_ms: at_ms,
+        elapsed_ms: 0.0,
+    }
+}
+
+/// The report of a hook that was cut off by the end of its core, found out `at_ms` after the
+/// trigger.
+fn unended(name: String, at_ms: f64) -> HookReport {
+    HookReport {
+        name,
+        outcome: HookOutcome::Overran,
+        error: Some("it had not ended when the core it ran on did".to_owned()),
         start_ms: at_ms,
         elapsed_ms: 0.0,
     }

@@ -281,3 +281,6 @@ where
         local.shared.bell.ring();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,7 @@ use crate::guard::Guards;
 use crate::hooks::ProcessHooks;
 use crate::io::listening::Listening;
 use crate::mailbox::{Bell, Mailbox};
+use crate::panics::quietly;
 use crate::phase::{Instants, Phase};
 use crate::report::CoreReport;
 use crate::ring::sys::clock::Clock;
@@ -140,6 +141,9 @@ pub(crate) struct Station {
     report: Mutex<Option<CoreReport>>,
 }
 
+/// After how many letters a core that gives them up shows that it goes on.
+const LETTERS_BETWEEN: u64 = 16;
+
 /// The bits of a core's progress.
 pub(crate) mod progress {
     /// The main future has ended.
@@ -216,6 +220,21 @@ impl Station {
             // From 2n+1 to 2n+2: not quiet, and a count that was not there before.
             self.quiet.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    /// Takes no letter any more, and drops those that were not run. How many. `goes_on` is called
+    /// now and then in between.
+    pub(crate) fn give_back_letters(&self, goes_on: &mut dyn FnMut()) -> u64 {
+        self.mailbox.close();
+        let mut returned = 0;
+        while let Some(letter) = self.mailbox.take() {
+            returned += 1;
+            quietly(|| drop(letter));
+            if returned % LETTERS_BETWEEN == 0 {
+                goes_on();
+            }
+        }
+        returned
     }
 
     /// The reading of the quiet word, if it says quiet and every letter is handled.

@@ -23,8 +23,10 @@ mod sleep;
 mod stop;
 mod turns;
 
+use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -34,7 +36,7 @@ use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
 use crate::panics::{panic_text, quietly};
-use crate::report::{CoreOutcome, CoreReport};
+use crate::report::{CoreOutcome, CoreReport, Letters};
 use crate::ring::driver::Driver;
 use crate::ring::sys::event::EventFd;
 use crate::ring::sys::thread;
@@ -67,15 +69,18 @@ pub(crate) fn life(setup: &Setup, started: impl FnOnce(Result<(), Error>)) {
     started(Ok(()));
     let entered = context::enter(local.clone());
     let mut stop = CoreStop::new();
-    let run = || run(&local, &mut stop);
-    let failure = match std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)) {
+    // Not the turn's own: a user's destructor that ran while the turn unwinds, and panics too, would
+    // be the end of the process.
+    let mut leftovers = Leftovers::default();
+    let run = || run(&local, &mut stop, &mut leftovers);
+    let failure = match catch_unwind(AssertUnwindSafe(run)) {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("the ring failed: {error}")),
-        Err(payload) => Some(format!("the turn panicked: {}", panic_text(&*payload))),
+        Err(payload) => Some(in_words("the turn panicked", payload)),
     };
     let report = match failure {
         None => stop.report(&local),
-        Some(error) => fail(&local, &mut stop, error),
+        Some(error) => fail_at_all(&local, &mut stop, &mut leftovers, error),
     };
     drop(entered);
     let station = local.station();
@@ -125,11 +130,10 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
 }
 
 /// Turns until the stop says that this core is done.
-fn run(local: &Rc<Local>, stop: &mut CoreStop) -> io::Result<()> {
-    let mut leftovers = Leftovers::default();
+fn run(local: &Rc<Local>, stop: &mut CoreStop, leftovers: &mut Leftovers) -> io::Result<()> {
     let mut woke_ns = None;
     while !stop.is_over() {
-        woke_ns = turn(local, stop, &mut leftovers, woke_ns)?;
+        woke_ns = turn(local, stop, leftovers, woke_ns)?;
     }
     Ok(())
 }
@@ -216,17 +220,72 @@ pub(crate) fn run_process_hooks() {
     let _refused = local.spawn(run, crate::task::Kind::Hook, site);
 }
 
+/// The end of a core whose turn failed, also if it fails once more in ending.
+fn fail_at_all(
+    local: &Rc<Local>,
+    stop: &mut CoreStop,
+    leftovers: &mut Leftovers,
+    error: String,
+) -> CoreReport {
+    let end = || fail(local, stop, leftovers, error.clone());
+    catch_unwind(AssertUnwindSafe(end)).unwrap_or_else(|payload| {
+        let again = in_words("its end panicked, and what it had is not known", payload);
+        give_up(local, stop, format!("{error}; {again}"))
+    })
+}
+
 /// The end of a core whose turn failed: its mailbox is closed, its tasks are dropped, its sockets
 /// closed, what the kernel holds ended or leaked; then its report says so.
-fn fail(local: &Rc<Local>, stop: &mut CoreStop, error: String) -> CoreReport {
-    let station = local.station();
-    station.pulse.begin_turn(local.now_ns());
-    if station.advance(progress::FAILED) {
-        local.shared.bell.ring();
-    }
+fn fail(
+    local: &Rc<Local>,
+    stop: &mut CoreStop,
+    leftovers: &mut Leftovers,
+    error: String,
+) -> CoreReport {
+    say_failed(local);
+    local.settle(leftovers);
     stop.abandon(local);
     let mut report = stop.report(local);
     report.outcome = CoreOutcome::Failed;
     report.error = Some(error);
     report
+}
+
+/// Tells the coordinator that this core has failed.
+fn say_failed(local: &Local) {
+    let station = local.station();
+    station.pulse.begin_turn(local.now_ns());
+    if station.advance(progress::FAILED) {
+        local.shared.bell.ring();
+    }
+}
+
+/// The last resort: nothing of the core's own is to be trusted, so it is neither used nor freed. Who
+/// waits in its backlogs is closed in order, and who has sent it letters gets them back.
+fn give_up(local: &Rc<Local>, stop: &CoreStop, error: String) -> CoreReport {
+    say_failed(local);
+    std::mem::forget(local.clone());
+    let station = local.station();
+    let _closed = station.listening.turn_away();
+    let returned = stop.returned() + station.give_back_letters(&mut || {});
+    CoreReport {
+        core: local.index,
+        cpu: local.cpu,
+        outcome: CoreOutcome::Failed,
+        error: Some(error),
+        letters: Letters {
+            sent: station.sent.load(Ordering::Acquire),
+            handled: station.handled.load(Ordering::Acquire),
+            returned,
+        },
+        ..CoreReport::default()
+    }
+}
+
+/// A panic of the core's own, in words.
+fn in_words(what: &str, payload: Box<dyn Any + Send>) -> String {
+    let words = format!("{what}: {}", panic_text(&*payload));
+    // As in `quietly`.
+    std::mem::forget(payload);
+    words
 }

@@ -159,7 +159,7 @@ fn connections(io: &Io) -> Connections {
 fn open_connections(io: &Io, start_ns: u64) -> Vec<(f64, u64)> {
     let points = io.tally.course.points().iter();
     points
-        .map(|&(at_ns, open)| (ms_from(start_ns, at_ns), open))
+        .map(|&(at_ns, open)| (ms_from(start_ns, at_ns.max(start_ns)), open))
         .collect()
 }
 

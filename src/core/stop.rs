@@ -78,9 +78,6 @@ enum Stage {
     Over,
 }
 
-/// After how many letters a core that gives them up shows that it goes on.
-const LETTERS_BETWEEN: u64 = 16;
-
 /// How long before its end Closing resets what has not closed by itself.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
 
@@ -131,6 +128,11 @@ impl CoreStop {
     /// The orders that were obeyed.
     pub(crate) fn seen(&self) -> Order {
         self.seen
+    }
+
+    /// Letters that were accepted and not run, so far.
+    pub(crate) fn returned(&self) -> u64 {
+        self.returned
     }
 
     /// Reads the orders and does what is new in them.
@@ -416,14 +418,7 @@ impl CoreStop {
     fn end_work(&mut self, local: &Rc<Local>) {
         local.closed.set(true);
         let station = local.station();
-        station.mailbox.close();
-        while let Some(letter) = station.mailbox.take() {
-            self.returned += 1;
-            quietly(|| drop(letter));
-            if self.returned % LETTERS_BETWEEN == 0 {
-                local.goes_on();
-            }
-        }
+        self.returned += station.give_back_letters(&mut || local.goes_on());
         local.tasks.drop_all(&|_| true, &|| local.goes_on());
         local.hooks.note_all_unrun(local.since_trigger_ms());
         let timers = local.io.borrow_mut().end_all_timers();
@@ -465,7 +460,7 @@ impl CoreStop {
             leaked: self.leaked,
             returned: self.returned,
             phases: std::mem::take(&mut self.phases),
-            start_ns: local.shared.orders.deadlines().start,
+            start_ns: self.start_ns(local),
             ended_ns: self.ended_ns,
             turns: self.turns.report(),
         };
@@ -483,9 +478,27 @@ impl CoreStop {
         }
     }
 
+    /// When the stop began for this core (ns): one that failed before all others does not know when
+    /// it will.
+    fn start_ns(&self, local: &Local) -> u64 {
+        match local.shared.orders.read().phase() {
+            Phase::Running => self.ended_ns,
+            _ => local.shared.orders.deadlines().start,
+        }
+    }
+
     /// The end of a core whose turn failed: as Closing, without another turn. The kernel gets a
     /// bounded time to end what it holds; what it has not ended then is leaked, and counted.
     pub(crate) fn abandon(&mut self, local: &Rc<Local>) {
+        {
+            // For this core the failure is the trigger, if no other came before.
+            let mut io = local.io.borrow_mut();
+            io.now_ns = local.now_ns();
+            let now_ns = io.now_ns;
+            io.tally.begin_stop(now_ns);
+            // Before its handler is dropped: that would end a torn answer as if it were whole.
+            io.cut_all(|_| true);
+        }
         self.end_work(local);
         let mut io = local.io.borrow_mut();
         CoreStop::end_operations(&mut io, LAST_IDLE_ROUNDS);

@@ -45,8 +45,8 @@ pub(crate) struct Coordinator {
     looked_ns: u64,
     /// Whether the machine knows that there is a hook.
     pub(super) knows_hook: bool,
-    /// Whether the hooks of the process were sent to a core.
-    process_hooks_sent: bool,
+    /// The core to which the hooks of the process were sent, once they were.
+    process_hooks_on: Option<usize>,
     /// What was held when the drain was cut.
     pub(super) held: Vec<Straggler>,
     /// For each core, how far it was when its last words were asked for. Empty before.
@@ -81,7 +81,7 @@ impl Coordinator {
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
             knows_hook: false,
-            process_hooks_sent: false,
+            process_hooks_on: None,
             held: Vec::new(),
             asked: Vec::new(),
             shared,
@@ -311,15 +311,19 @@ impl Coordinator {
             .is_some_and(|at_ns| now_ns >= at_ns)
     }
 
-    /// Sends the hooks of the process to the lowest core that lives, once.
+    /// Sends the hooks of the process to the lowest core that lives; and those that are left to the
+    /// next one, should that core fail.
     fn run_process_hooks(&mut self) {
-        if self.process_hooks_sent || self.shared.process_hooks.are_done() {
+        let is_gone = |core: usize| self.seen[core] & progress::GONE != 0;
+        let has_them = self.process_hooks_on.is_some_and(|core| !is_gone(core));
+        if has_them || self.shared.process_hooks.are_done() {
             return;
         }
-        self.process_hooks_sent = true;
-        let stations = self.shared.stations.iter();
-        for (station, (seen, watch)) in stations.zip(self.seen.iter().zip(&self.watches)) {
-            if seen & progress::GONE != 0 || watch.is_stuck() {
+        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
+        let at_ms = ms_from(start_ns, self.shared.clock.now_ns());
+        self.shared.process_hooks.note_unended(at_ms);
+        for (core, station) in self.shared.stations.iter().enumerate() {
+            if is_gone(core) || self.watches[core].is_stuck() {
                 continue;
             }
             let letter = Box::new(crate::core::run_process_hooks);
@@ -328,12 +332,11 @@ impl Coordinator {
                 .post(letter, &self.shared.foreign_letters)
                 .is_ok()
             {
+                self.process_hooks_on = Some(core);
                 return;
             }
         }
         // No core lives to run them: the report will say that their turn never came.
-        let start_ns = self.machine.instants().map_or(0, |instants| instants.start);
-        let at_ms = ms_from(start_ns, self.shared.clock.now_ns());
         while let Some(hook) = self.shared.process_hooks.next() {
             let unrun = unrun(hook.name, at_ms);
             self.shared.process_hooks.note(unrun);

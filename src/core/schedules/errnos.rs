@@ -101,7 +101,8 @@ impl Rig {
     /// The core's last word: it adds up, and the law of the ring was kept.
     #[track_caller]
     fn end(mut self) -> CoreReport {
-        let report = fail(&self.local, &mut self.stop, "the end".to_owned());
+        let end = "the end".to_owned();
+        let report = fail(&self.local, &mut self.stop, &mut self.leftovers, end);
         assert_eq!(adds_up(report.clone()), Ok(0));
         assert_eq!(self.kernel.0.borrow().broken(), None);
         drop(self.entered);

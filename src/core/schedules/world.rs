@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
-use std::panic::Location;
+use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::ring::fake::dice::Dice;
 use crate::ring::fake::kernel::Kernel;
 use crate::ring::fake::met::Met;
 use crate::ring::fake::peer::Peer;
-use crate::ring::fake::{self, Script};
+use crate::ring::fake::{self, Script, Struck};
 use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
 use crate::shared::Shared;
@@ -37,6 +37,9 @@ const TURNS_BETWEEN_LOOKS: u64 = 3;
 
 /// Peers of each kind that come at most: those that connect, and those that are connected to.
 pub(super) const PEERS_MOST: u64 = 20;
+
+/// Mixed into a seed for the dice that decide whether a turn panics.
+const STRIKES: u64 = 0x5eed_0f57;
 
 /// A schedule that was as it should be.
 #[derive(Debug)]
@@ -79,7 +82,14 @@ pub(super) fn play(seed: u64, peers_most: u64) -> Result<Played, String> {
     let local = core(clock, &mut dice);
     let coordinator = Coordinator::new(dice.fork(), script.clone(), clock);
     let fails_at = dice.chance(4).then(|| dice.below(80));
-    let ended = run(&local, script, &book, coordinator, fails_at)?;
+    // Dice of its own: the schedules without it are the same as before there was such a thing.
+    let mut strike = Dice::new(seed ^ STRIKES);
+    if strike.chance(10) {
+        fake::strike_after(strike.below(80), 1);
+    }
+    let ended = run(&local, script, &book, coordinator, fails_at);
+    fake::strike_after(0, 0);
+    let ended = ended?;
     if dice.chance(700) {
         book.let_go();
     }
@@ -148,14 +158,19 @@ fn run(
     let mut leftovers = Leftovers::default();
     let (mut woke_ns, mut calls) = (None, 0);
     for turns in 0..TURNS_MOST {
-        woke_ns = turn(local, &mut stop, &mut leftovers, woke_ns)
-            .map_err(|error| format!("the ring failed: {error}"))?;
+        let struck = match struck(|| turn(local, &mut stop, &mut leftovers, woke_ns)) {
+            Some(turned) => {
+                woke_ns = turned.map_err(|error| format!("the ring failed: {error}"))?;
+                false
+            }
+            None => true,
+        };
         as_promised(script, book)?;
-        if turns % TURNS_BETWEEN_LOOKS == 0 && !stop.is_over() {
+        if turns % TURNS_BETWEEN_LOOKS == 0 && !stop.is_over() && !struck {
             sound(local)?;
         }
-        let fails = fails_at == Some(turns);
-        if let Some(report) = last_word(local, &mut stop, fails) {
+        let fails = struck || fails_at == Some(turns);
+        if let Some(report) = last_word(local, &mut stop, &mut leftovers, fails) {
             let given_up = local.shared.orders.read().gives_up();
             return Ok(Ended {
                 turns,
@@ -170,12 +185,31 @@ fn run(
     Err(format!("it does not end: {stop:?}"))
 }
 
+/// What `turn` gives; `None` if it was struck in its midst.
+fn struck<T>(turn: impl FnOnce() -> T) -> Option<T> {
+    match catch_unwind(AssertUnwindSafe(turn)) {
+        Ok(turned) => Some(turned),
+        Err(payload) if payload.is::<Struck>() => None,
+        Err(payload) => resume_unwind(payload),
+    }
+}
+
 /// The report of a core that is over, or whose turn fails now.
-fn last_word(local: &Rc<Local>, stop: &mut CoreStop, fails: bool) -> Option<CoreReport> {
+fn last_word(
+    local: &Rc<Local>,
+    stop: &mut CoreStop,
+    leftovers: &mut Leftovers,
+    fails: bool,
+) -> Option<CoreReport> {
     if stop.is_over() {
         Some(stop.report(local))
     } else if fails {
-        Some(fail(local, stop, "as the dice want it".to_owned()))
+        Some(fail(
+            local,
+            stop,
+            leftovers,
+            "as the dice want it".to_owned(),
+        ))
     } else {
         None
     }

@@ -25,7 +25,7 @@ mod sockets;
 mod steps;
 mod tests;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
@@ -64,6 +64,34 @@ pub(crate) fn installed() -> Option<Script> {
         .try_with(|place| place.borrow().clone())
         .ok()
         .flatten()
+}
+
+/// What a turn panics with that was [struck](strike_after).
+#[derive(Debug)]
+pub(crate) struct Struck;
+
+thread_local! {
+    /// How many more reaps of this thread go well before one panics, and how many do from then on.
+    static STRIKES: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+}
+
+/// Plays a defect of the core's own: the reap after so many of this thread's panics, and those that
+/// follow, `times` in all. No user's code is under way in a reap, and the records are borrowed.
+pub(crate) fn strike_after(reaps: u64, times: u32) {
+    STRIKES.set((reaps, times));
+}
+
+/// See [`strike_after`].
+fn strike() {
+    match STRIKES.get() {
+        (_, 0) => {}
+        (0, times) => {
+            STRIKES.set((0, times - 1));
+            // Without the panic hook, which would print each of thousands.
+            std::panic::resume_unwind(Box::new(Struck));
+        }
+        (left, times) => STRIKES.set((left - 1, times)),
+    }
 }
 
 /// The door with both kernels behind it. Its functions are the port's.
@@ -130,6 +158,7 @@ impl Door {
     }
 
     pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
+        strike();
         match self {
             Door::Kernel(port) => port.reap(batch),
             Door::Script(script) => script.borrow_mut().reap(batch),
