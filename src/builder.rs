@@ -5,7 +5,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{STALL_MIN, Shutdown};
+use crate::config::{Features, STALL_MIN, Shutdown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 
@@ -143,6 +143,8 @@ pub struct Builder {
     signals: Vec<i32>,
     /// The length of a turn to watch for; at least `STALL_MIN` once it is built.
     stall_after: Option<Duration>,
+    /// What the rings may use of the kernel.
+    features: Features,
 }
 
 impl Runtime {
@@ -160,6 +162,7 @@ impl Builder {
             shutdown: Shutdown::default(),
             signals: vec![libc::SIGTERM, libc::SIGINT],
             stall_after: None,
+            features: Features::All,
         }
     }
 
@@ -221,6 +224,26 @@ impl Builder {
         self
     }
 
+    /// Uses no more of the kernel than Linux 6.1 has, the oldest that will do, also where it has
+    /// more. Default: `false`.
+    ///
+    /// What is newer is never needed; it saves some time where it is there. So this is for tests: it
+    /// shows on the kernel at hand how a program behaves on one that is older.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # fn example(tests_say_so: bool) -> evenfall::Result<evenfall::Runtime> {
+    /// evenfall::Runtime::builder().as_on_oldest_kernel(tests_say_so).build()
+    /// # }
+    /// # drop(example(true)?);
+    /// # Ok::<(), evenfall::Error>(())
+    /// ```
+    pub fn as_on_oldest_kernel(mut self, yes: bool) -> Builder {
+        self.features = if yes { Features::Oldest } else { Features::All };
+        self
+    }
+
     /// Blocks the signals on this thread, starts and pins a thread for each core and makes its
     /// ring.
     ///
@@ -231,8 +254,15 @@ impl Builder {
     pub fn build(self) -> Result<Runtime> {
         self.shutdown.validate()?;
         self.stall_after.map_or(Ok(()), check_stall_after)?;
-        let cpus = self.cores.resolve()?;
-        Runtime::start(&cpus, self.shutdown, &self.signals, self.stall_after)
+        let cpus = self.cores.clone().resolve()?;
+        let Builder {
+            shutdown,
+            signals,
+            stall_after,
+            features,
+            ..
+        } = self;
+        Runtime::start(&cpus, shutdown, &signals, stall_after, features)
     }
 }
 

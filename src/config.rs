@@ -47,6 +47,16 @@ pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// is for connections that have none.
 pub(crate) const POOL_LOW: u16 = POOL_BUFFERS / 8;
 
+/// Which of the kernel's features a ring uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Features {
+    /// All that the kernel has.
+    #[default]
+    All,
+    /// Those of the oldest kernel that will do, Linux 6.1.
+    Oldest,
+}
+
 // One turn.
 
 /// Completions copied out of the queue in one go.

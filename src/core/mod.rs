@@ -30,7 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{LETTER_BUDGET, TASK_BUDGET};
+use crate::config::{Features, LETTER_BUDGET, TASK_BUDGET};
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
@@ -57,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) alarm: Arc<EventFd>,
     /// The runtime's shared part.
     pub(crate) shared: Arc<Shared>,
+    /// What its ring may use of the kernel.
+    pub(crate) features: Features,
 }
 
 /// The life of a core's thread: says through `started` whether it could begin, runs until the
@@ -96,6 +98,7 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         cpu,
         ref alarm,
         ref shared,
+        features,
     } = *setup;
     if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         return Err(Error::new(
@@ -106,7 +109,7 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
             ),
         ));
     }
-    let driver = Driver::open(alarm.clone())?;
+    let driver = Driver::open(alarm.clone(), features)?;
     let station = &shared.stations[index];
     station.pulse.begin(thread::current_id());
     let linger = Duration::from_nanos(shared.config.linger_ns());

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::config::CATCH_UP_ENTERS;
+use crate::config::{CATCH_UP_ENTERS, CQ_ENTRIES, CQ_ENTRIES_MIN, Features};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
 use crate::ring::chunk::Chunk;
@@ -84,11 +84,10 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A ring for this thread, woken by `alarm`.
-    pub(crate) fn open(alarm: Arc<EventFd>) -> Result<Driver, Error> {
-        let mut port = Port::open()?;
+    /// A ring for this thread, woken by `alarm`, which uses no more than `features`.
+    pub(crate) fn open(alarm: Arc<EventFd>, features: Features) -> Result<Driver, Error> {
         let pool = Pool::new();
-        port.lend(&pool)?;
+        let port = open_port(&pool, features)?;
         let mut driver = Driver {
             port: Some(port),
             pool,
@@ -405,6 +404,49 @@ impl Driver {
         held
     }
 }
+
+/// A ring that has the pool's buffers. Both count against the limit on locked memory: a ring that
+/// leaves too little of it for the buffers' own is made again with half as many completions.
+fn open_port(pool: &Pool, features: Features) -> Result<Port, Error> {
+    let mut port = Port::open(features, CQ_ENTRIES)?;
+    loop {
+        let entries = port.cq_entries();
+        match port.lend(pool) {
+            Ok(()) => return Ok(port),
+            Err(error) if is_out_of_memory(&error) && entries > CQ_ENTRIES_MIN => {
+                drop(port);
+                port = open_again(features, entries / 2)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Makes a ring when one was just closed, whose memory the kernel gives back a little later.
+fn open_again(features: Features, cq_entries: u32) -> Result<Port, Error> {
+    let mut tries = 0;
+    loop {
+        match Port::open(features, cq_entries) {
+            Err(error) if is_out_of_memory(&error) && tries < REOPEN_TRIES => {
+                tries += 1;
+                std::thread::sleep(REOPEN_PAUSE);
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// Whether no memory, or no memory that may be locked, is left.
+fn is_out_of_memory(error: &Error) -> bool {
+    error.raw_os_error() == Some(libc::ENOMEM)
+}
+
+/// How often a ring is tried to be made while the memory of one that was closed is waited for. It
+/// takes the kernel some milliseconds.
+const REOPEN_TRIES: u32 = 50;
+
+/// The pause between two of these tries.
+const REOPEN_PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
 
 impl Drop for Driver {
     /// The last resort, for a driver that nobody closed (its core panicked): whatever the kernel

@@ -7,7 +7,7 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
-use crate::config::{CQ_ENTRIES, CQ_ENTRIES_MIN, SQ_ENTRIES};
+use crate::config::{CQ_ENTRIES_MIN, Features, SQ_ENTRIES};
 use crate::error::{Error, ErrorKind};
 use crate::ring::buffers::{BUFFER_GROUP, Pool};
 use crate::ring::sys;
@@ -123,6 +123,9 @@ pub(crate) struct Port {
     wait_flags: EnterFlags,
     /// Whether the kernel ends a multishot receive at a count of bytes: Linux 6.17 and later.
     bounds_receives: bool,
+    /// Whether the submission queue has an array of indices, as before Linux 6.6.
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask for it"))]
+    sq_array: bool,
     /// Plays a kernel that is out of memory for the moment: an enter submits nothing.
     #[cfg(test)]
     pub(crate) starved: bool,
@@ -135,13 +138,14 @@ impl std::fmt::Debug for Port {
 }
 
 impl Port {
-    /// Makes the ring of this thread, with every fallback there is, and says why if it cannot.
-    pub(crate) fn open() -> Result<Port, Error> {
-        let mut cq_entries = CQ_ENTRIES;
-        let mut sq_array = false;
+    /// Makes the ring of this thread, with every fallback there is, and says why if it cannot. A
+    /// feature that `features` leaves out is not asked for, as if the kernel had refused it.
+    pub(crate) fn open(features: Features, cq_entries_most: u32) -> Result<Port, Error> {
+        let mut cq_entries = cq_entries_most;
+        let mut sq_array = features == Features::Oldest;
         loop {
             match build(cq_entries, sq_array) {
-                Ok(ring) => return Port::checked(ring),
+                Ok(ring) => return Port::checked(ring, features, sq_array),
                 // NO_SQARRAY came with 6.6.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !sq_array => {
                     sq_array = true;
@@ -160,8 +164,9 @@ impl Port {
     }
 
     /// Refuses a kernel that took the flags but lacks a feature the runtime cannot do without.
-    fn checked(ring: IoUring) -> Result<Port, Error> {
+    fn checked(ring: IoUring, wanted: Features, sq_array: bool) -> Result<Port, Error> {
         let features = ring.params();
+        let newer = wanted == Features::All;
         if !(features.is_feature_nodrop()
             && features.is_feature_ext_arg()
             && features.is_feature_skip_cqe_on_success())
@@ -172,7 +177,7 @@ impl Port {
                  (NODROP, EXT_ARG, CQE_SKIP): run on Linux 6.1 or later",
             ));
         }
-        let wait_flags = if features.is_feature_no_iowait() {
+        let wait_flags = if newer && features.is_feature_no_iowait() {
             EnterFlags::NO_IOWAIT
         } else {
             EnterFlags::empty()
@@ -181,11 +186,27 @@ impl Port {
             ring,
             wait_flags,
             bounds_receives: true,
+            sq_array,
             #[cfg(test)]
             starved: false,
         };
-        port.bounds_receives = port.can_bound_receives();
+        port.bounds_receives = newer && port.can_bound_receives();
         Ok(port)
+    }
+
+    /// Which of the features it uses that Linux 6.1 lacks: NO_SQARRAY, NO_IOWAIT, bounded receives.
+    #[cfg(test)]
+    pub(crate) fn newer(&self) -> [bool; 3] {
+        [
+            !self.sq_array,
+            !self.wait_flags.is_empty(),
+            self.bounds_receives,
+        ]
+    }
+
+    /// Entries of its completion queue.
+    pub(crate) fn cq_entries(&self) -> u32 {
+        self.ring.params().cq_entries()
     }
 
     /// Tries a bounded receive on no socket: a kernel that knows the bound misses the socket, an

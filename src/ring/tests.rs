@@ -6,6 +6,7 @@ mod alarm;
 mod cancel;
 mod close;
 mod deferred;
+mod features;
 mod freed;
 mod multishot;
 pub(super) mod quarantine;
@@ -17,6 +18,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::config::Features;
 use crate::ring::driver::{Completion, Driver};
 use crate::ring::port::Wait;
 use crate::ring::slot::Lent;
@@ -34,10 +36,24 @@ const ALARM_ONLY: u64 = 1;
 /// Stands for the file's own position in a read or write.
 const OWN_POSITION: u64 = u64::MAX;
 
+/// What the rings of these tests use: no more than the oldest kernel has where
+/// `EVENFALL_OLDEST_KERNEL` is set.
+pub(super) fn features() -> Features {
+    match std::env::var_os("EVENFALL_OLDEST_KERNEL") {
+        Some(_) => Features::Oldest,
+        None => Features::All,
+    }
+}
+
 /// A driver for this thread.
 fn open() -> Driver {
+    open_with(features())
+}
+
+/// The same, with other features.
+fn open_with(features: Features) -> Driver {
     let alarm = EventFd::new().expect("an eventfd");
-    Driver::open(Arc::new(alarm)).expect("a ring")
+    Driver::open(Arc::new(alarm), features).expect("a ring")
 }
 
 /// What lends `buffer` to a read at the descriptor's own position.

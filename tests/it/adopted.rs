@@ -91,7 +91,7 @@ pub(crate) fn adopted(mut args: Args) -> ExitCode {
 }
 
 fn two_cores() -> Runtime {
-    let runtime = Runtime::builder().cores(Cores::Count(2)).build();
+    let runtime = crate::process::builder().cores(Cores::Count(2)).build();
     runtime.expect("two cores")
 }
 

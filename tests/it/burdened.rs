@@ -4,7 +4,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenfall::{Cores, Runtime, Shutdown, spawn_background};
+use evenfall::{Cores, Shutdown, spawn_background};
 use serde_json::json;
 
 use crate::args::Args;
@@ -50,7 +50,7 @@ pub(crate) fn burdened(args: Args) -> ExitCode {
         let shutdown = Shutdown::default()
             .timeout(Duration::from_secs(20))
             .stuck_after(STUCK_AFTER);
-        let runtime = Runtime::builder()
+        let runtime = crate::process::builder()
             .cores(Cores::Count(1))
             .shutdown(shutdown)
             .build()?;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use evenfall::time::sleep;
-use evenfall::{Core, Cores, Handle, Phase, Runtime, Shutdown, spawn_background};
+use evenfall::{Core, Cores, Handle, Phase, Shutdown, spawn_background};
 use serde_json::json;
 
 use crate::args::Args;
@@ -109,7 +109,7 @@ pub(crate) fn wedged(mut args: Args) -> ExitCode {
         sys::prepare_to_wedge().expect("a handler of SIGUSR2");
     }
     let before = sys::caught_real_time_signals();
-    let runtime = Runtime::builder()
+    let runtime = crate::process::builder()
         .cores(Cores::Count(1))
         .shutdown(Shutdown::default().timeout(timeout))
         .build()
@@ -117,7 +117,7 @@ pub(crate) fn wedged(mut args: Args) -> ExitCode {
     let during = sys::caught_real_time_signals();
     if another {
         let run = || -> evenfall::Result<_> {
-            let another = Runtime::builder()
+            let another = crate::process::builder()
                 .cores(Cores::Count(1))
                 .signals([])
                 .build()?;

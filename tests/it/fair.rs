@@ -8,11 +8,11 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::task::{Context, Poll, Waker};
 
-use evenfall::{Cores, Runtime};
+use evenfall::Cores;
 use serde_json::json;
 
 use crate::args::Args;
-use crate::process::{Program, say};
+use crate::process::{Program, is_as_on_oldest_kernel, say};
 use crate::promise::promises;
 use crate::server::conclude;
 
@@ -31,6 +31,10 @@ fn a_stream_brings_no_more_than_its_bound_in_a_turn() {
     server.signal(libc::SIGTERM);
     server.finish().report(0).loses_nothing();
     assert_eq!(brought["bytes"], TOTAL);
+    if is_as_on_oldest_kernel() {
+        // Such a kernel ends no receive: all that can be promised there is that nothing is lost.
+        return;
+    }
     let longest = brought["longest"].as_u64().expect("a count");
     assert!(longest <= BOUND as u64, "{longest} bytes in one turn");
     // Less than that would make a stream pay for a turn with every buffer.
@@ -42,7 +46,7 @@ fn a_stream_brings_no_more_than_its_bound_in_a_turn() {
 pub(crate) fn brings(args: Args) -> ExitCode {
     args.finish();
     let result = (|| {
-        let mut runtime = Runtime::builder().cores(Cores::Count(1)).build()?;
+        let mut runtime = crate::process::builder().cores(Cores::Count(1)).build()?;
         let listener = runtime.bind("127.0.0.1:0")?;
         let address = listener.local_addr();
         std::thread::spawn(move || {

@@ -8,7 +8,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use evenfall::time::sleep;
-use evenfall::{Core, Cores, ErrorKind, Runtime};
+use evenfall::{Core, Cores, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -202,7 +202,7 @@ pub(crate) fn inherits(mut args: Args) -> ExitCode {
 fn round(besides: &Besides) -> (evenfall::Result<evenfall::Report>, Value) {
     let own = std::process::id();
     let before = masks(own);
-    let mut builder = Runtime::builder().cores(Cores::Count(1));
+    let mut builder = crate::process::builder().cores(Cores::Count(1));
     if besides.all {
         let (stops, others) = ([libc::SIGTERM, libc::SIGINT], [libc::SIGQUIT, libc::SIGHUP]);
         let users = [libc::SIGUSR1, libc::SIGUSR2];
@@ -231,7 +231,7 @@ fn round(besides: &Besides) -> (evenfall::Result<evenfall::Report>, Value) {
 }
 
 fn second() -> Value {
-    let error = Runtime::builder().build().expect_err("one has them");
+    let error = crate::process::builder().build().expect_err("one has them");
     let kind: ErrorKind = error.kind();
     json!({ "kind": format!("{kind:?}"), "text": error.to_string() })
 }

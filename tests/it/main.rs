@@ -36,6 +36,7 @@ mod hooks;
 mod hung_up;
 mod idle;
 mod inherited;
+mod limits;
 mod listening;
 mod loss;
 mod memory;
@@ -51,6 +52,7 @@ mod policy;
 mod port;
 mod refused;
 mod rounds;
+mod rude;
 mod signals;
 mod stages;
 mod stalled;
@@ -109,6 +111,11 @@ fn play(role: &str) -> ExitCode {
         "is_pid_one" => pid_one::is_pid_one,
         "knows_no_requests" => phases::knows_no_requests,
         "late_hook" => overdue::late_hook,
+        "at_the_limit" => limits::at_the_limit,
+        "extremes" => limits::extremes,
+        "little_memory" => limits::little_memory,
+        "resets" => rude::resets,
+        "drips" => rude::drips,
         "limited" => network::limited,
         "listening" => listening::listening,
         "listens_late" => phases::listens_late,
@@ -168,6 +175,7 @@ fn trials() -> Vec<Trial> {
         hung_up::promises,
         idle::promises,
         inherited::promises,
+        limits::promises,
         listening::promises,
         loss::promises,
         memory::promises,
@@ -182,6 +190,7 @@ fn trials() -> Vec<Trial> {
         port::promises,
         refused::promises,
         rounds::promises,
+        rude::promises,
         signals::promises,
         stages::promises,
         burdened::promises,

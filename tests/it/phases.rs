@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use evenfall::net::TcpStream as Stream;
 use evenfall::time::sleep;
-use evenfall::{Cores, Handle, Phase, Runtime, Shutdown, spawn_background};
+use evenfall::{Cores, Handle, Phase, Shutdown, spawn_background};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -155,7 +155,7 @@ pub(crate) fn housekeeps(args: Args) -> ExitCode {
     let shutdown = Shutdown::default()
         .quiet(Duration::from_millis(300))
         .timeout(Duration::from_secs(30));
-    let builder = Runtime::builder().cores(Cores::Count(1));
+    let builder = crate::process::builder().cores(Cores::Count(1));
     let runtime = builder.shutdown(shutdown).build().expect("a ring");
     let polls = Arc::new(AtomicU64::new(0));
     let goes_on = Arc::new(AtomicBool::new(false));
@@ -189,7 +189,7 @@ pub(crate) fn housekeeps(args: Args) -> ExitCode {
 /// Stops itself, and takes its listeners when the stop is under way.
 pub(crate) fn listens_late(args: Args) -> ExitCode {
     args.finish();
-    let mut runtime = Runtime::builder().build().expect("a ring");
+    let mut runtime = crate::process::builder().build().expect("a ring");
     let listener = runtime.bind("127.0.0.1:0").expect("a port");
     let result = runtime.run(move |core| {
         let listener = listener.clone();

@@ -11,7 +11,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use evenfall::time::sleep;
-use evenfall::{Core, Cores, Runtime, spawn_background};
+use evenfall::{Core, Cores, spawn_background};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -149,7 +149,7 @@ pub(crate) fn is_pid_one(mut args: Args) -> ExitCode {
 }
 
 fn run(child: Option<i32>, hang: bool) -> evenfall::Result<evenfall::Report> {
-    let runtime = Runtime::builder().cores(Cores::Count(1)).build()?;
+    let runtime = crate::process::builder().cores(Cores::Count(1)).build()?;
     runtime.run(move |core: Core| async move {
         let handle = core.handle();
         say(&format!("running as {}", std::process::id()));

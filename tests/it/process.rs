@@ -25,6 +25,20 @@ pub(crate) const ROLE: &str = "EVENFALL_ROLE";
 /// that meets it hangs, and fails with what was captured.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(100);
 
+/// The environment variable that makes all runtimes of the roles use no more of
+/// the kernel than the oldest one has. Each test holds under it.
+const OLDEST_KERNEL: &str = "EVENFALL_OLDEST_KERNEL";
+
+/// How every runtime of a role begins.
+pub(crate) fn builder() -> evenfall::Builder {
+    evenfall::Runtime::builder().as_on_oldest_kernel(is_as_on_oldest_kernel())
+}
+
+/// Whether the runtimes do without all that is new in the kernel.
+pub(crate) fn is_as_on_oldest_kernel() -> bool {
+    std::env::var_os(OLDEST_KERNEL).is_some()
+}
+
 /// A running child process.
 #[derive(Debug)]
 pub(crate) struct Program {

@@ -4,8 +4,6 @@
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use evenfall::Runtime;
-
 use crate::args::Args;
 use crate::process::{Ended, Program};
 use crate::promise::promises;
@@ -60,7 +58,7 @@ pub(crate) fn refuse(mut args: Args) -> ExitCode {
         .expect("errno is what the filter answers");
     args.finish();
     sys::refuse_io_uring(errno).expect("a process may filter its own calls");
-    match Runtime::builder().build() {
+    match crate::process::builder().build() {
         Ok(_runtime) => ExitCode::SUCCESS,
         Err(error) => {
             writeln!(io::stderr(), "{error}").expect("the test reads it");

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use evenfall::net::{TcpListener, TcpStream};
-use evenfall::{Cores, Report, Runtime, Shutdown, spawn, spawn_background};
+use evenfall::{Cores, Report, Shutdown, spawn, spawn_background};
 use serde_json::json;
 
 use crate::args::Args;
@@ -138,7 +138,9 @@ fn threads() -> usize {
 fn round(parked: &Arc<AtomicI64>) -> evenfall::Result<Report> {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = cpus.min(2);
-    let mut runtime = Runtime::builder().cores(Cores::Count(cores)).build()?;
+    let mut runtime = crate::process::builder()
+        .cores(Cores::Count(cores))
+        .build()?;
     let listener = runtime.bind("127.0.0.1:0")?;
     let parked = Arc::clone(parked);
     let at_work = Arc::new(AtomicUsize::new(cores));
@@ -200,7 +202,7 @@ pub(crate) fn two(args: Args) -> ExitCode {
     args.finish();
     let (started, first_may_start) = std::sync::mpsc::channel();
     let second = std::thread::spawn(move || {
-        let mut runtime = Runtime::builder()
+        let mut runtime = crate::process::builder()
             .cores(Cores::Count(1))
             .signals([])
             .shutdown(Shutdown::default().timeout(Duration::from_secs(5)))
@@ -228,7 +230,7 @@ pub(crate) fn two(args: Args) -> ExitCode {
 }
 
 fn host_first() -> Report {
-    let mut runtime = Runtime::builder()
+    let mut runtime = crate::process::builder()
         .cores(Cores::Count(1))
         .build()
         .expect("a ring");

@@ -157,7 +157,10 @@ type Outcome = (evenfall::Result<evenfall::Report>, Value);
 fn build(shutdown: Shutdown) -> Runtime {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let cores = Cores::Count(cpus.min(2));
-    let built = Runtime::builder().cores(cores).shutdown(shutdown).build();
+    let built = crate::process::builder()
+        .cores(cores)
+        .shutdown(shutdown)
+        .build();
     built.expect("a runtime")
 }
 

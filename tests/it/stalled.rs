@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Handle, Runtime, Shutdown, StallEvent, Stalls, spawn_background};
+use evenfall::{Cores, Handle, Shutdown, StallEvent, Stalls, spawn_background};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -264,7 +264,9 @@ pub(crate) fn stalled(mut args: Args) -> ExitCode {
     if let Some(stuck_after) = args.millis("stuck_after") {
         shutdown = shutdown.stuck_after(stuck_after);
     }
-    let mut builder = Runtime::builder().cores(Cores::Count(2)).shutdown(shutdown);
+    let mut builder = crate::process::builder()
+        .cores(Cores::Count(2))
+        .shutdown(shutdown);
     if let Some(stall_after) = args.millis("stall_after") {
         builder = builder.stall_after(stall_after);
     }

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, ErrorKind, Runtime};
+use evenfall::{Cores, ErrorKind};
 use serde_json::json;
 
 use crate::args::Args;
@@ -173,7 +173,7 @@ fn foreign_thread() {
 }
 
 fn one_core() -> evenfall::Builder {
-    Runtime::builder().cores(Cores::Count(1))
+    crate::process::builder().cores(Cores::Count(1))
 }
 
 fn before_run() -> ExitCode {
@@ -220,7 +220,7 @@ fn refused() -> ExitCode {
     let two = || {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         assert!(cpus >= 2, "this test needs two processors");
-        Runtime::builder().cores(Cores::Count(2))
+        crate::process::builder().cores(Cores::Count(2))
     };
     // What is made once in a process's life is made here.
     drop(two().build().expect("a runtime"));

@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Phase, Runtime, Shutdown, spawn, yield_now};
+use evenfall::{Cores, Phase, Shutdown, spawn, yield_now};
 use serde_json::json;
 
 use crate::args::Args;
@@ -41,7 +41,7 @@ fn a_core_that_has_no_processor_is_said_to_have_none() {
 pub(crate) fn starves(args: Args) -> ExitCode {
     args.finish();
     let result = (|| {
-        let runtime = Runtime::builder()
+        let runtime = crate::process::builder()
             .cores(Cores::Count(1))
             .shutdown(Shutdown::default().timeout(Duration::from_millis(300)))
             .build()?;

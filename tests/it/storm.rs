@@ -9,7 +9,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use evenfall::time::sleep;
-use evenfall::{Cores, Handle, Phase, Runtime, Shutdown};
+use evenfall::{Cores, Handle, Phase, Shutdown};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -197,7 +197,7 @@ fn assert_cut_at(report: &crate::report::Report, timeouts: &[Duration]) {
 pub(crate) fn is_called_by_many(mut args: Args) -> ExitCode {
     let how: String = args.take("how").expect("how is shutdown, within or mixed");
     args.finish();
-    let runtime = Runtime::builder()
+    let runtime = crate::process::builder()
         .cores(Cores::Count(1))
         .shutdown(Shutdown::default().timeout(CONFIGURED))
         .build()
@@ -270,7 +270,7 @@ pub(crate) fn stormy(mut args: Args) -> ExitCode {
             }
         });
     }
-    let runtime = Runtime::builder()
+    let runtime = crate::process::builder()
         .cores(Cores::Count(1))
         .signals(ALL)
         .build()

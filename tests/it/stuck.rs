@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Guard, Handle, Runtime, Shutdown, spawn, spawn_on};
+use evenfall::{Cores, Guard, Handle, Shutdown, spawn, spawn_on};
 use serde_json::{Value, json};
 
 use crate::args::Args;
@@ -439,7 +439,7 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
     is_held.recv().expect("the thread holds the lock");
     let mut doomed = None;
     let result = (|| {
-        let mut runtime = Runtime::builder()
+        let mut runtime = crate::process::builder()
             .cores(Cores::Count(2))
             .shutdown(shutdown)
             .build()?;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use evenfall::net::{Listener, TcpListener, TcpStream, TooLate};
 use evenfall::time::{Sleep, interval, sleep, spawn_after, timeout, try_spawn_after};
-use evenfall::{Core, Cores, Phase, Runtime, Shutdown, spawn_background};
+use evenfall::{Core, Cores, Phase, Shutdown, spawn_background};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 
@@ -142,7 +142,7 @@ pub(crate) fn too_late(mut args: Args) -> ExitCode {
     let found = Arc::clone(&facts);
     // Long enough for any machine, for nothing here waits for its end.
     let shutdown = Shutdown::default().timeout(Duration::from_secs(20));
-    let builder = Runtime::builder().cores(Cores::Count(1));
+    let builder = crate::process::builder().cores(Cores::Count(1));
     let result = builder.shutdown(shutdown).build().and_then(|mut runtime| {
         let listener = runtime.bind("127.0.0.1:0")?;
         if case == "on_after_a_cut" {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::orders::Coordinator;
 use super::users::{self, Book};
-use crate::config::Shutdown;
+use crate::config::{Features, Shutdown};
 use crate::context::{self, Local};
 use crate::core::stop::CoreStop;
 use crate::core::{fail, turn};
@@ -124,7 +124,7 @@ pub(super) fn core(clock: &'static AtomicU64, dice: &mut Dice) -> Rc<Local> {
     let clock = Clock::scripted(clock);
     let alarms = std::slice::from_ref(&alarm);
     let shared = Arc::new(Shared::new(clock, config, bell, alarms, &[0]));
-    let driver = Driver::open(alarm.clone()).expect("a script refuses nothing");
+    let driver = Driver::open(alarm.clone(), Features::All).expect("a script refuses nothing");
     let station = &shared.stations[0];
     let linger = Duration::from_nanos(shared.config.linger_ns());
     let io = Io::new(driver, station.listening.clone(), clock.now_ns(), linger);

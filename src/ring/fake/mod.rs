@@ -29,6 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
+use crate::config::{CQ_ENTRIES_MIN, Features};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
 use crate::ring::port::{Cqe, Port, Sqe, Wait};
@@ -104,10 +105,17 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    pub(crate) fn open() -> Result<Door, Error> {
+    pub(crate) fn open(features: Features, cq_entries_most: u32) -> Result<Door, Error> {
         match installed() {
             Some(script) => Ok(Door::Script(script)),
-            None => Port::open().map(|port| Door::Kernel(Box::new(port))),
+            None => Port::open(features, cq_entries_most).map(|port| Door::Kernel(Box::new(port))),
+        }
+    }
+
+    pub(crate) fn cq_entries(&self) -> u32 {
+        match self {
+            Door::Kernel(port) => port.cq_entries(),
+            Door::Script(_) => CQ_ENTRIES_MIN,
         }
     }
 

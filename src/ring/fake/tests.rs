@@ -9,6 +9,7 @@ use super::dice::Dice;
 use super::kernel::Kernel;
 use super::peer::Peer;
 use super::{Installed, install};
+use crate::config::Features;
 use crate::ring::driver::Driver;
 use crate::ring::port::{Sqe, Wait};
 use crate::ring::sys::event::EventFd;
@@ -43,7 +44,7 @@ fn world(seed: u64) -> World {
         .adopt_socket(socket.as_raw_fd(), peer);
     let alarm = Arc::new(EventFd::new().expect("a descriptor"));
     World {
-        driver: Driver::open(alarm).expect("a script refuses nothing"),
+        driver: Driver::open(alarm, Features::All).expect("a script refuses nothing"),
         socket: Some(socket),
         _other_end: other_end,
         installed,

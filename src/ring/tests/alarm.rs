@@ -14,7 +14,7 @@ use crate::ring::sys::event::EventFd;
 /// A driver and what wakes it.
 fn open_with_alarm() -> (Driver, Arc<EventFd>) {
     let alarm = Arc::new(EventFd::new().expect("an eventfd"));
-    let driver = Driver::open(alarm.clone()).expect("a ring");
+    let driver = Driver::open(alarm.clone(), crate::ring::tests::features()).expect("a ring");
     (driver, alarm)
 }
 

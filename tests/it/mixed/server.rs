@@ -65,7 +65,7 @@ fn build(plan: &Plan) -> Runtime {
         .timeout(Duration::from_millis(plan.timeout_ms))
         .stuck_after(Duration::from_millis(plan.stuck_after_ms))
         .linger(Duration::from_millis(200));
-    let runtime = Runtime::builder()
+    let runtime = crate::process::builder()
         .cores(Cores::Count(plan.cores.len()))
         .shutdown(shutdown)
         .build();

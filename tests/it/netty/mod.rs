@@ -98,7 +98,7 @@ const fn millis(millis: u64) -> Duration {
 /// left to nobody: these cases need none.
 fn built(cores: usize, shutdown: Shutdown) -> Runtime {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let builder = Runtime::builder().cores(Cores::Count(cpus.min(cores)));
+    let builder = crate::process::builder().cores(Cores::Count(cpus.min(cores)));
     let built = builder.shutdown(shutdown).signals([]).build();
     built.expect("a runtime")
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use evenfall::net::{Listener, TcpListener};
 use evenfall::time::sleep;
-use evenfall::{Core, Cores, Handle, Phase, Report, Runtime, Shutdown, spawn_background};
+use evenfall::{Core, Cores, Handle, Phase, Report, Shutdown, spawn_background};
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
 
@@ -110,7 +110,7 @@ where
     Fut: Future<Output = io::Result<()>> + 'static,
 {
     let early = setup.early_thread.then(Commands::start);
-    let mut runtime = Runtime::builder()
+    let mut runtime = crate::process::builder()
         .cores(Cores::Count(setup.cores))
         .shutdown(setup.shutdown)
         .build()?;

@@ -18,8 +18,8 @@ pub(crate) use epoll::{Epoll, READ, WRITE};
 pub(crate) use frames::Wire;
 pub(crate) use namespace::Namespace;
 pub(crate) use sandbox::{
-    drop_capabilities, enter_namespaces, make_next_child_pid_one, refuse_io_uring,
-    refuse_io_uring_enter,
+    become_another_user, drop_capabilities, enter_namespaces, make_next_child_pid_one,
+    refuse_io_uring, refuse_io_uring_enter,
 };
 pub(crate) use signals::{
     begin_ignoring, count_deliveries, deliveries, die_with_starter, kill_thread, queue,
@@ -134,6 +134,18 @@ pub(crate) fn limit_fds(most: u64) -> io::Result<()> {
     };
     // SAFETY: `limit` is a live rlimit, which the call only reads.
     let result = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    checked(result).map(drop)
+}
+
+/// Limits how much memory this process may lock; for a ring that counts only
+/// without capabilities.
+pub(crate) fn limit_locked_memory(bytes: u64) -> io::Result<()> {
+    let limit = libc::rlimit {
+        rlim_cur: bytes,
+        rlim_max: bytes,
+    };
+    // SAFETY: `limit` is a live rlimit, which the call only reads.
+    let result = unsafe { libc::setrlimit(libc::RLIMIT_MEMLOCK, &limit) };
     checked(result).map(drop)
 }
 
