@@ -245,6 +245,12 @@ impl Io {
         if fin_sent && owed == 0 && silent_ns >= quiet_ns {
             return self.end(index, Last::clean(end));
         }
+        // Behind the peer's FIN no receive is there to say that it has reset the connection since: as
+        // one does that is sent something when it is gone. Nothing will be acknowledged any more.
+        if conn.send.is_none() && transfer.is_over && owed > u64::from(fin_sent) {
+            let last = self.losses(index, End::PeerReset);
+            return self.end(index, last);
+        }
         // What is owed says nothing here: a send in flight refills the socket as fast as the peer
         // empties it.
         if linger.acked.is_none_or(|acked| transfer.acked > acked) {

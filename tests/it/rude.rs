@@ -26,6 +26,7 @@ promises![
     a_peer_that_resets_in_the_midst_of_a_request_is_told_to_the_reader,
     a_peer_that_resets_in_the_midst_of_an_answer_is_told_to_the_writer,
     a_peer_that_resets_while_its_connection_lingers_ends_the_close_with_an_error,
+    a_peer_that_is_gone_when_its_answer_comes_is_not_lingered_for,
     a_peer_that_resets_while_the_core_drains_holds_nothing_up,
     a_client_that_drips_is_let_go_by_a_timeout_round_recv_and_no_byte_is_lost,
 ];
@@ -78,6 +79,17 @@ fn a_peer_that_resets_while_its_connection_lingers_ends_the_close_with_an_error(
     passes("linger");
 }
 
+/// It says so by a reset, which no receive meets any more.
+fn a_peer_that_is_gone_when_its_answer_comes_is_not_lingered_for() {
+    let report = Program::role("resets", &["cores=1", "step=gone"]).finish();
+    // What it did not take is lost, and the report says so.
+    let report = report.report(80);
+    report.leaves_nothing();
+    assert_eq!(report.sum("connections", "peer_reset"), 1);
+    // Far less than the time of `linger`, two seconds.
+    assert!(report.elapsed_ms() < 1_500.0, "{}", report.elapsed_ms());
+}
+
 /// It does not wait for a connection that is no more.
 fn a_peer_that_resets_while_the_core_drains_holds_nothing_up() {
     let report = passes("drain");
@@ -96,6 +108,7 @@ pub(crate) fn resets(mut args: Args) -> ExitCode {
                 "request" => request(&listener).await?,
                 "answer" => answer(&listener).await?,
                 "linger" => linger(&listener).await?,
+                "gone" => return gone(&core, &listener).await,
                 // The stop ends this one.
                 "drain" => return drain(&core, &listener).await,
                 other => panic!("no step {other}"),
@@ -203,6 +216,18 @@ async fn linger(listener: &TcpListener) -> io::Result<()> {
     let closed = soon("the reset", closing).await;
     closed.expect_err("bytes were never acknowledged");
     Ok(())
+}
+
+async fn gone(core: &Core, listener: &TcpListener) -> io::Result<()> {
+    let (mut stream, mut peer) = pair(listener).await?;
+    peer.write_all(b"what is it")?;
+    drop(peer);
+    assert_eq!(soon("a question", stream.recv()).await?.len(), 10);
+    assert!(soon("its end", stream.recv()).await?.is_empty());
+    let handle = core.handle();
+    handle.shutdown();
+    until("the drain", || handle.phase() == Phase::Draining).await;
+    stream.write_all(&[7; 200_000]).await
 }
 
 async fn drain(core: &Core, listener: &TcpListener) -> io::Result<()> {

@@ -35,6 +35,7 @@ pub(crate) fn transfer(fd: BorrowedFd<'_>) -> Option<io::Result<Transfer>> {
             round_trip: socket.round_trip,
             // The SYN counts, and so does the FIN.
             acked: socket.acked + 1 + u64::from(socket.fin_acked),
+            is_over: socket.dead,
         })
     })
 }

@@ -18,7 +18,12 @@ pub(crate) struct Transfer {
     pub(crate) round_trip: Duration,
     /// Bytes the peer has acknowledged since the connection began, SYN and FIN included.
     pub(crate) acked: u64,
+    /// Whether it is over at both sides, be it in order or by a reset.
+    pub(crate) is_over: bool,
 }
+
+/// The state of a connection that is over (`TCP_CLOSE` of the kernel's `tcp_states.h`).
+const TCP_CLOSE: u8 = 7;
 
 /// See [`Transfer`].
 pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
@@ -30,6 +35,7 @@ pub(crate) fn transfer(fd: BorrowedFd<'_>) -> io::Result<Transfer> {
     Ok(Transfer {
         round_trip: Duration::from_micros(u64::from(info.tcpi_rtt)),
         acked: info.tcpi_bytes_acked,
+        is_over: info.tcpi_state == TCP_CLOSE,
     })
 }
 
