@@ -6,6 +6,7 @@ use std::panic::Location;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::panics::quietly;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::JoinError;
 
@@ -95,7 +96,8 @@ impl<T> Promise<T> {
         };
         let before = std::mem::replace(&mut *lock(&cell.state), State::Ended(outcome));
         if let State::Pending(Some(waker)) = before {
-            waker.wake();
+            // It may be a foreign one, and this a destructor while the task unwinds.
+            quietly(|| waker.wake());
         }
     }
 }

@@ -274,7 +274,8 @@ impl Ended for Active {
     fn ended(&self) {
         self.count.set(self.count.get() - 1);
         if let Some(waker) = self.waiter.take() {
-            waker.wake();
+            // It may be a foreign one, and a handler that ends by a panic must not meet a second.
+            crate::panics::quietly(|| waker.wake());
         }
     }
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 use crate::clock::ns;
 use crate::context::{self, Local};
 use crate::io::timer::{Timer, tick};
+use crate::panics::quietly;
 use crate::spawn::Refused;
 use crate::task::{JoinError, JoinHandle, Kind};
 use crate::wheel::Key;
@@ -209,7 +210,9 @@ impl<T> Word<T> {
         }
         let before = self.state.replace(next);
         if let DelayedState::Waiting(Some(waker)) = before {
-            waker.wake();
+            // This runs in destructors, perhaps while a future unwinds: a foreign waker that panics
+            // then would be the end of the process.
+            quietly(|| waker.wake());
         }
     }
 }
@@ -232,8 +235,9 @@ impl<T> Delayed<T> {
             io.delayed_spawns -= usize::from(entry.is_some());
             entry
         });
-        // The entry's destructor tells the handle, and drops the future: outside of the borrow.
-        drop(entry);
+        // The entry's destructor tells the handle, and drops the future: outside of the borrow. Its
+        // panic is none of who takes it back, as with a task that has begun.
+        quietly(|| drop(entry));
     }
 }
 

@@ -45,6 +45,7 @@ mod netty;
 mod network;
 mod outgoing;
 mod overdue;
+mod panics;
 mod path;
 mod phases;
 mod pid_one;
@@ -115,6 +116,7 @@ fn play(role: &str) -> ExitCode {
         "extremes" => limits::extremes,
         "little_memory" => limits::little_memory,
         "resets" => rude::resets,
+        "panics" => panics::panics,
         "drips" => rude::drips,
         "limited" => network::limited,
         "listening" => listening::listening,
@@ -184,6 +186,7 @@ fn trials() -> Vec<Trial> {
         network::promises,
         outgoing::promises,
         overdue::promises,
+        panics::promises,
         phases::promises,
         policy::promises,
         pid_one::promises,

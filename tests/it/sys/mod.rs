@@ -7,6 +7,7 @@ pub(crate) mod link;
 mod namespace;
 mod sandbox;
 mod signals;
+mod waker;
 mod wedge;
 
 use std::io;
@@ -25,6 +26,7 @@ pub(crate) use signals::{
     begin_ignoring, count_deliveries, deliveries, die_with_starter, kill_thread, queue,
     signal_before_exec, signal_by_timer, signals_in, this_thread, unblock,
 };
+pub(crate) use waker::waker_that_cannot_be_cloned;
 pub(crate) use wedge::{catch, caught_real_time_signals, prepare_to_wedge, wedge_first_thread};
 
 /// The errno of the last call, when it returned -1.
