@@ -52,6 +52,7 @@ mod spawn;
 mod stalls;
 pub mod time;
 
+pub mod faults;
 pub mod shutdown;
 
 mod core;

@@ -14,6 +14,7 @@ promises![
     unsafe_code_stays_where_it_belongs,
     the_library_neither_prints_nor_exits,
     the_contract_names_tests_that_exist,
+    the_faults_name_tests_that_exist,
 ];
 
 /// The modules from the top down. A module may import those of a lower rank,
@@ -24,6 +25,7 @@ const RANKS: &[(&str, u32)] = &[
     ("builder", 190),
     ("runtime", 180),
     // The machinery that drives cores.
+    ("faults", 170),
     ("shutdown", 170),
     ("core", 160),
     // What a task may call.
@@ -295,14 +297,33 @@ fn wrong_in(row: &str, trials: &[String], why: &str) -> Vec<String> {
     wrong
 }
 
+/// The names of all trials of this program.
+fn trials() -> Vec<String> {
+    let trials = crate::trials();
+    trials.iter().map(|trial| trial.name().to_owned()).collect()
+}
+
+fn the_faults_name_tests_that_exist() {
+    let page = text_of("src/faults.rs").expect("the page");
+    let trials = trials();
+    let rows: Vec<&str> = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("//! "))
+        .filter(|line| line.starts_with('|') && line.contains('`'))
+        .collect();
+    assert!(rows.len() > 30, "only {} rows", rows.len());
+    let wrong: Vec<String> = rows
+        .iter()
+        .flat_map(|row| wrong_in(row, &trials, ""))
+        .collect();
+    assert!(wrong.is_empty(), "among the faults:\n{}", wrong.join("\n"));
+}
+
 fn the_contract_names_tests_that_exist() {
     let contract = text_of("tests/CONTRACT.md").expect("the contract");
     let why = text_of("ARCHITECTURE.md").expect("the arguments");
     let why = why.split_whitespace().collect::<Vec<_>>().join(" ");
-    let trials: Vec<String> = crate::trials()
-        .iter()
-        .map(|trial| trial.name().to_owned())
-        .collect();
+    let trials = trials();
     let head = |row: &&str| !row.starts_with("| statement |") && !row.starts_with("|---");
     let rows: Vec<&str> = contract
         .lines()
