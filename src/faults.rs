@@ -74,9 +74,9 @@
 //!
 //! | fault | what happens | shown by |
 //! |---|---|---|
-//! | A turn panics, by a defect | That core ends: its connections are reset and counted, its listeners closed, its letters returned. The others stop in order, and the verdict is [`Failed`](crate::report::Verdict) | `src/runtime/tests.rs::a_turn_that_panics_ends_its_core_alone_and_its_connections_are_accounted_for`, `src/runtime/tests.rs::a_turn_may_panic_in_any_phase_and_the_stop_still_ends` |
-//! | It panics again in ending | What it had is leaked; nobody waits for it | `src/runtime/tests.rs::a_core_that_fails_in_failing_too_is_given_up_and_nobody_waits_for_it` |
-//! | It had hooks | The one under way is recorded; those of the process that are left run on the next core | `src/runtime/tests.rs::hooks_that_a_failed_core_had_are_told_and_those_of_the_process_run_elsewhere` |
+//! | A turn panics, by a defect | That core ends: its connections are reset and counted, its listeners closed, its letters returned. The others stop in order, and the verdict is [`Failed`](crate::report::Verdict) | `src/runtime/tests/struck.rs::a_turn_that_panics_ends_its_core_alone_and_its_connections_are_accounted_for`, `src/runtime/tests/struck.rs::a_turn_may_panic_in_any_phase_and_the_stop_still_ends` |
+//! | It panics again in ending | What it had is leaked; nobody waits for it | `src/runtime/tests/struck.rs::a_core_that_fails_in_failing_too_is_given_up_and_nobody_waits_for_it` |
+//! | It had hooks | The one under way is recorded; those of the process that are left run on the next core | `src/runtime/tests/struck.rs::hooks_that_a_failed_core_had_are_told_and_those_of_the_process_run_elsewhere` |
 //! | The coordinator hangs | A timer ends the process | `dead_man::a_wedged_coordinator_ends_by_the_dead_man` |
 
 #![forbid(unsafe_code)]

@@ -30,4 +30,4 @@ pub(crate) mod sys;
 pub(crate) mod token;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

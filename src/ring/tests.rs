@@ -7,11 +7,11 @@ mod cancel;
 mod close;
 mod deferred;
 mod features;
-mod freed;
+pub(crate) mod freed;
 mod multishot;
-pub(super) mod quarantine;
+pub(crate) mod quarantine;
 mod queues;
-mod source;
+pub(crate) mod source;
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -34,7 +34,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const ALARM_ONLY: u64 = 1;
 
 /// Stands for the file's own position in a read or write.
-const OWN_POSITION: u64 = u64::MAX;
+pub(crate) const OWN_POSITION: u64 = u64::MAX;
 
 /// What the rings of these tests use: no more than the oldest kernel has where
 /// `EVENFALL_OLDEST_KERNEL` is set.

@@ -10,7 +10,7 @@ use std::rc::Rc;
 const ALIGNMENT: usize = 4096;
 
 /// What freed memory is filled with.
-pub(super) const POISON: u8 = 0xa5;
+pub(crate) const POISON: u8 = 0xa5;
 
 /// Where freed buffers stay until the test is over.
 #[derive(Clone, Debug, Default)]
@@ -69,12 +69,12 @@ impl Buffer {
     }
 
     /// The bytes, while no kernel has them.
-    pub(super) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.memory().bytes()
     }
 
     /// The bytes, while no kernel has them.
-    pub(super) fn bytes_mut(&mut self) -> &mut [u8] {
+    pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
         self.memory.as_mut().expect("it is not dropped").bytes_mut()
     }
 

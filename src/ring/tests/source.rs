@@ -12,26 +12,26 @@ use std::rc::Rc;
 use super::quarantine::Quarantine;
 
 /// Bytes of one read.
-pub(super) const READ_BYTES: usize = 64 * 1024;
+pub(crate) const READ_BYTES: usize = 64 * 1024;
 
 /// Reads in flight at once.
-pub(super) const READS: usize = 64;
+pub(crate) const READS: usize = 64;
 
 /// What a pipe of any capacity takes at once.
-pub(super) const PIECE: usize = 4096;
+pub(crate) const PIECE: usize = 4096;
 
 /// What all data is made of. Neither zero nor the poison.
-pub(super) const DATA: u8 = 0x5a;
+pub(crate) const DATA: u8 = 0x5a;
 
 /// A pipe. Both ends are blocking, so that a read waits in the ring for data.
 #[derive(Debug)]
-pub(super) struct Pipe {
-    pub(super) reader: Rc<OwnedFd>,
-    pub(super) writer: File,
+pub(crate) struct Pipe {
+    pub(crate) reader: Rc<OwnedFd>,
+    pub(crate) writer: File,
 }
 
 impl Pipe {
-    pub(super) fn new() -> Pipe {
+    pub(crate) fn new() -> Pipe {
         let mut ends = [-1; 2];
         // SAFETY: `ends` is room for two descriptors; pipe2(2) keeps no reference.
         let result = unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) };
@@ -47,14 +47,14 @@ impl Pipe {
     }
 
     /// Puts one piece in. It does not block: two pieces fit into every pipe, and no more come.
-    pub(super) fn put(&self) {
+    pub(crate) fn put(&self) {
         (&self.writer)
             .write_all(&[DATA; PIECE])
             .expect("the pipe has a reader");
     }
 
     /// How many bytes are in the pipe.
-    pub(super) fn unread(&self) -> usize {
+    pub(crate) fn unread(&self) -> usize {
         let mut count: libc::c_int = 0;
         // SAFETY: FIONREAD writes one int to a live one; ioctl(2) keeps no reference.
         let result =
@@ -64,7 +64,7 @@ impl Pipe {
     }
 
     /// Takes out all that is in the pipe.
-    pub(super) fn take(&self) -> Vec<u8> {
+    pub(crate) fn take(&self) -> Vec<u8> {
         let mut bytes = vec![0; self.unread()];
         let reader = self.reader.try_clone().expect("a descriptor");
         File::from(reader)
@@ -76,13 +76,13 @@ impl Pipe {
 
 /// A file of [`READS`] blocks of [`READ_BYTES`] that the device writes straight into the buffer.
 #[derive(Debug)]
-pub(super) struct DirectFile {
-    pub(super) fd: Rc<OwnedFd>,
+pub(crate) struct DirectFile {
+    pub(crate) fd: Rc<OwnedFd>,
 }
 
 impl DirectFile {
     /// In the first directory that can hold one.
-    pub(super) fn new() -> DirectFile {
+    pub(crate) fn new() -> DirectFile {
         let program = std::env::current_exe().expect("the program's path");
         let beside = program.parent().expect("a directory").to_path_buf();
         let places = [std::env::temp_dir(), beside, PathBuf::from("/var/tmp")];
@@ -104,13 +104,13 @@ impl DirectFile {
     }
 
     /// Where the block of that number begins.
-    pub(super) fn offset(number: usize) -> u64 {
+    pub(crate) fn offset(number: usize) -> u64 {
         (number * READ_BYTES) as u64
     }
 
     /// Reads every block once more, by a call that waits: the device has by then answered what
     /// was asked of it before.
-    pub(super) fn reread(&self) {
+    pub(crate) fn reread(&self) {
         let quarantine = Quarantine::default();
         let mut buffer = quarantine.buffer(READ_BYTES);
         let file = File::from(self.fd.try_clone().expect("a descriptor"));
