@@ -21,6 +21,7 @@ mod report;
 mod schedules;
 mod sleep;
 mod stop;
+mod stragglers;
 mod turns;
 
 use std::any::Any;

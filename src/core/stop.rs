@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::hooks;
 use super::quiet::Quiet;
 use super::report::{self, Facts};
+use super::stragglers;
 use super::turns::Turns;
 use crate::clock::ns;
 use crate::config::HEARTBEAT;
@@ -339,7 +340,7 @@ impl CoreStop {
         let _ran = local.tasks.run(crate::config::TASK_BUDGET);
         local.settle(&mut leftovers);
         self.read_main(local);
-        self.name_stragglers(local);
+        self.stragglers.append(&mut stragglers::named(local));
         {
             let mut io = local.io.borrow_mut();
             io.begin_last_sweeps();
@@ -349,27 +350,6 @@ impl CoreStop {
             .tasks
             .drop_all(&Kind::is_essential, &|| local.goes_on());
         local.settle(&mut leftovers);
-    }
-
-    /// Notes every essential task and accepted connection that is alive.
-    fn name_stragglers(&mut self, local: &Local) {
-        let stragglers = &mut self.stragglers;
-        local.tasks.each_live(&mut |task| {
-            if task.kind.is_essential() {
-                let name = if task.kind == Kind::Main {
-                    "main"
-                } else {
-                    "task"
-                };
-                stragglers.push(Straggler {
-                    kind: "task".to_owned(),
-                    name: format!("{name} {}", task.id),
-                    spawned_at: Some(task.site.to_string()),
-                    detail: "had not ended".to_owned(),
-                });
-            }
-        });
-        stragglers.extend(local.io.borrow().open_accepted());
     }
 
     /// Begins to run the hooks, also when there is none.
@@ -398,7 +378,7 @@ impl CoreStop {
         }
         if local.station().was_left_out() && !self.cut_done {
             // It was stuck when the others were done, so nobody has waited for what it has.
-            self.name_stragglers(local);
+            self.stragglers.append(&mut stragglers::named(local));
         }
         self.end_work(local);
         let mut io = local.io.borrow_mut();

@@ -386,11 +386,14 @@ impl Io {
 
 /// What the report says of a connection.
 impl Io {
-    /// The accepted connections that are open, with what each still has to send.
-    pub(crate) fn open_accepted(&self) -> Vec<Straggler> {
-        self.conns
-            .iter()
-            .filter(|(_, conn)| conn.origin == Origin::Accepted && !conn.stage.is_over())
+    /// The accepted connections that are open, with what each still has to send: `most` at most, for
+    /// each is some system calls, and the number of the others.
+    pub(crate) fn open_accepted(&self, most: usize) -> (Vec<Straggler>, usize) {
+        let is_open = |conn: &Conn| conn.origin == Origin::Accepted && !conn.stage.is_over();
+        let mut open = self.conns.iter().filter(|(_, conn)| is_open(conn));
+        let named = open
+            .by_ref()
+            .take(most)
             .map(|(index, conn)| {
                 let index = index as u32;
                 let peer = self.peer_name(index).map(|peer| peer.to_string());
@@ -406,7 +409,8 @@ impl Io {
                     ),
                 }
             })
-            .collect()
+            .collect();
+        (named, open.count())
     }
 }
 

@@ -56,7 +56,8 @@ pub struct CoreReport {
     pub buffers: Buffers,
     /// The hooks of this core, in the order in which they ran.
     pub hooks: Vec<HookReport>,
-    /// Whatever was still alive at a deadline or at a force.
+    /// Whatever was still alive at a deadline or at a force: the first thousand of the tasks and of
+    /// the connections, and a line that counts the others.
     pub stragglers: Vec<Straggler>,
     /// Where the core hangs, exactly when its outcome is `Stuck`.
     pub stuck: Option<Stuck>,

@@ -232,16 +232,13 @@ impl Tasks {
         self.local().counters()
     }
 
-    /// Shows every task that has not ended, by kind, the oldest first.
-    pub(crate) fn each_live(&self, show: &mut dyn FnMut(Info)) {
+    /// The tasks that have not ended of the kinds that `which` names, by kind, the oldest first; of
+    /// all of these `most` at most.
+    pub(crate) fn some_live(&self, which: &dyn Fn(Kind) -> bool, most: usize) -> Vec<Info> {
         let local = self.local();
-        let each_kind = Kind::ALL.into_iter().map(|kind| local.live(kind).iter());
-        // All are noted down before the first is shown, for the caller's code might end tasks.
-        let infos: Vec<Info> = each_kind
-            .flatten()
-            .map(|task| task.header().info())
-            .collect();
-        infos.into_iter().for_each(show);
+        let kinds = Kind::ALL.into_iter().filter(|kind| which(*kind));
+        let tasks = kinds.flat_map(|kind| local.live(kind).iter());
+        tasks.take(most).map(|task| task.header().info()).collect()
     }
 
     /// Drops the futures of all live tasks of the kinds that `which` names, oldest first, except a

@@ -255,6 +255,44 @@ mod tests {
         assert_eq!(state.release(), Left::Nobody);
     }
 
+    /// Set in the process that may be aborted.
+    const ALONE: &str = "EVENFALL_STATE_TEST_ALONE";
+
+    /// How a process ends in which a word that is as full as it may be is used for `further` more.
+    fn overfilled(further: &str) -> Option<i32> {
+        let name = "task::state::tests::more_references_than_a_word_counts_end_the_process";
+        let program = std::env::current_exe().expect("the program's path");
+        let output = std::process::Command::new(program)
+            .args(["--exact", name, "--test-threads=1"])
+            .env(ALONE, further)
+            .output()
+            .expect("the program runs again");
+        std::os::unix::process::ExitStatusExt::signal(&output.status)
+    }
+
+    /// The limit is where half of the word is left: however many threads have counted one more each
+    /// before the first of them has looked, the count does not come round to nothing.
+    #[test]
+    fn more_references_than_a_word_counts_end_the_process() {
+        let Ok(further) = std::env::var(ALONE) else {
+            assert_eq!(overfilled("none"), None);
+            assert_eq!(overfilled("a clone"), Some(libc::SIGABRT));
+            assert_eq!(overfilled("a wake"), Some(libc::SIGABRT));
+            return;
+        };
+        let full = State {
+            word: AtomicUsize::new((WORD_MAX - FLAGS) & !FLAGS),
+        };
+        full.retain();
+        assert_eq!(full.release(), Left::Others);
+        full.retain();
+        match further.as_str() {
+            "a clone" => full.retain(),
+            "a wake" => assert_eq!(full.notify(), Notify::Push),
+            _ => {}
+        }
+    }
+
     /// What can happen to a task's count, and the references each event takes or gives. The clones
     /// and drops of wakers happen on the owner's thread or elsewhere, whatever the waker's way was.
     #[derive(Clone, Copy, Debug)]

@@ -24,6 +24,7 @@ mod after_cut;
 mod burdened;
 mod clients;
 mod closing;
+mod crowd;
 mod dead_man;
 mod deadline;
 mod delay;
@@ -97,6 +98,7 @@ fn play(role: &str) -> ExitCode {
         "answers_once" => delivery::answers_once,
         "as_the_example" => memory::as_the_example,
         "closing" => closing::closing,
+        "crossfire" => crowd::crossfire,
         "crowded" => idle::crowded,
         "delayed" => delay::delayed,
         "drops_recvs" => loss::drops_recvs,
@@ -122,6 +124,7 @@ fn play(role: &str) -> ExitCode {
         "listening" => listening::listening,
         "listens_late" => phases::listens_late,
         "lives_on" => stop::lives_on,
+        "million" => crowd::million,
         "mixed" => mixed::mixed,
         "namespaces" => gate::namespaces,
         "netty" => netty::netty,
@@ -165,6 +168,7 @@ fn trials() -> Vec<Trial> {
         after_cut::promises,
         clients::promises,
         closing::promises,
+        crowd::promises,
         dead_man::promises,
         deadline::promises,
         delay::promises,

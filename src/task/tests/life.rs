@@ -170,18 +170,27 @@ fn the_current_task_is_known_during_its_poll_only() {
     assert_eq!(info.site.line(), line);
 }
 
+fn ids(infos: &[Info]) -> Vec<u64> {
+    infos.iter().map(|info| info.id).collect()
+}
+
 #[test]
 fn live_tasks_are_shown_with_their_origin() {
     let (tasks, _) = core();
     let handles: Vec<_> = (0..4).map(|_| tasks.go(pending::<()>())).collect();
     handles[1].abort();
-    let mut ids = Vec::new();
-    tasks.each_live(&mut |info| {
-        assert!(info.site.file().ends_with("life.rs"));
-        ids.push(info.id);
-        handles[2].abort();
-    });
-    assert_eq!(ids, [1, 3, 4]);
+    let of_essential = |most| tasks.some_live(&Kind::is_essential, most);
+    let shown = of_essential(9);
+    assert!(
+        shown
+            .iter()
+            .all(|info| info.site.file().ends_with("life.rs"))
+    );
+    assert_eq!(ids(&shown), [1, 3, 4]);
+    assert_eq!(ids(&of_essential(2)), [1, 3], "the oldest");
+    handles[2].abort();
+    assert_eq!(ids(&of_essential(9)), [1, 4]);
+    assert!(tasks.some_live(&|kind| kind == Kind::Hook, 9).is_empty());
     assert_eq!(tasks.live(Kind::Essential), 2);
 }
 

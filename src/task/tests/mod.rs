@@ -1,6 +1,7 @@
 //! A core without a ring: tasks, an alarm that can be waited for, and probes that tell where and
 //! how often they were dropped.
 
+mod crowds;
 mod endings;
 mod life;
 mod pulse;
