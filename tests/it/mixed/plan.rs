@@ -16,6 +16,9 @@ pub(super) struct Plan {
     pub(super) trigger: Trigger,
     /// For how long after the trigger a guard is held.
     pub(super) guard: Option<Lasts>,
+    /// For how long after the trigger the process may open no descriptor, if it is kept from it:
+    /// those who connected just before wait in the backlog.
+    pub(super) limited_ms: Option<u64>,
     /// Whether the coordinator hangs once it has ordered the drain.
     pub(super) wedged: bool,
     /// What each core has to cope with.
@@ -31,6 +34,8 @@ pub(super) enum Trigger {
     Api,
     /// SIGTERM, and again after so many milliseconds.
     TwoSignals(u64),
+    /// SIGTERM and SIGINT as often as it can be done in a time in which they count once.
+    Storm,
 }
 
 /// A length of time.
@@ -62,6 +67,10 @@ pub(super) enum Trouble {
     DeafClient,
     /// A client that resets its connection in the middle of a request.
     VanishingClient,
+    /// Clients that send more than the pool has buffers, and a handler that holds all of it.
+    Hoards,
+    /// The kernel refuses all that the core asks of it from Draining on.
+    CoreDies,
     /// The main future ends in an error.
     MainFails,
     /// A `spawn_after` that is due in the drain, and one that is not.
@@ -97,9 +106,10 @@ impl Plan {
         let mut plan = Plan {
             timeout_ms,
             stuck_after_ms,
-            trigger: match dice.below(4) {
+            trigger: match dice.below(5) {
                 0 | 1 => Trigger::Signal,
                 2 => Trigger::Api,
+                3 => Trigger::Storm,
                 // More than the 300 ms in which two signals count as one.
                 _ => Trigger::TwoSignals(dice.within(310..=380)),
             },
@@ -108,6 +118,7 @@ impl Plan {
                 1 | 2 => Some(Lasts::Ms(dice.within(20..=40))),
                 _ => None,
             },
+            limited_ms: (dice.below(4) == 0).then(|| dice.within(20..=60)),
             wedged: dice.below(14) == 0,
             cores: Vec::new(),
         };
@@ -122,19 +133,22 @@ impl Plan {
         plan
     }
 
-    /// The troubles of one core; of those that block it at most one.
+    /// The troubles of one core; of those that block it, and its death, at most one: it would depend
+    /// on their order which of them is seen.
     fn core(&self, dice: &mut Dice) -> Vec<Trouble> {
         let mut troubles = Vec::new();
         if dice.below(2) == 0 {
             let lasts = self.lasts(dice);
-            troubles.push(match dice.below(3) {
-                0 => Trouble::Spins(lasts),
-                1 => Trouble::Sleeps(lasts),
-                _ => Trouble::HookSleeps(lasts),
+            troubles.push(match dice.below(7) {
+                0 | 1 => Trouble::Spins(lasts),
+                2 | 3 => Trouble::Sleeps(lasts),
+                4 | 5 => Trouble::HookSleeps(lasts),
+                _ => Trouble::CoreDies,
             });
         }
         for _ in 0..dice.below(4) {
-            troubles.push(match dice.below(15) {
+            troubles.push(match dice.below(16) {
+                15 => Trouble::Hoards,
                 0 => Trouble::NeverEnds,
                 1 => Trouble::Resubmits,
                 2 | 3 => Trouble::Panics,
@@ -158,6 +172,13 @@ impl Plan {
             1 | 2 => Lasts::Ms(dice.within(10..=40)),
             _ => Lasts::Ms(dice.within(self.stuck_after_ms + 100..=self.timeout_ms + 300)),
         }
+    }
+
+    /// Whether this core's turn fails.
+    pub(super) fn dies(&self, core: usize) -> bool {
+        let all = &self.cores[core];
+        all.iter()
+            .any(|trouble| matches!(trouble, Trouble::CoreDies))
     }
 
     /// For how long this core is blocked.
@@ -232,7 +253,7 @@ impl Trouble {
             Trouble::NeverEnds | Trouble::Resubmits | Trouble::DeafClient => {
                 Verdict::Forced..=Verdict::Forced
             }
-            Trouble::MainFails => Verdict::Failed..=Verdict::Failed,
+            Trouble::MainFails | Trouble::CoreDies => Verdict::Failed..=Verdict::Failed,
             Trouble::HookFails | Trouble::HookPanics | Trouble::HookOverruns => {
                 Verdict::Degraded..=Verdict::Degraded
             }
@@ -242,6 +263,7 @@ impl Trouble {
             | Trouble::Sleeps(_)
             | Trouble::HookSleeps(_)
             | Trouble::Panics
+            | Trouble::Hoards
             | Trouble::Timers
             | Trouble::Letters(_) => Verdict::Clean..=Verdict::Clean,
         }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use evenfall::{Cores, Handle, Runtime, Shutdown};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 
 use super::plan::{Lasts, Plan, Trigger, Trouble};
-use super::troubles::{ALL, Seen, live, register};
+use super::troubles::{ALL, HOARD, HOARD_BYTES, HOARD_CLIENTS, Seen, live, register};
 use super::waits::Observer;
 use crate::args::Args;
 use crate::process::say;
@@ -27,6 +28,7 @@ pub(crate) fn mixed(mut args: Args) -> ExitCode {
     let plan = Arc::new(Plan::of(seed, super::cpus()));
     // A second signal may come when all is over; nobody minds it then.
     sys::catch(libc::SIGTERM).expect("a handler of SIGTERM");
+    sys::catch(libc::SIGINT).expect("a handler of SIGINT");
     if plan.wedged {
         sys::prepare_to_wedge().expect("a handler of SIGUSR2");
     }
@@ -82,11 +84,15 @@ fn call(
     let cores = plan.cores.len() as u64;
     await_count(&seen.up, cores);
     let (mut deaf, mut vanishing) = (Vec::new(), Vec::new());
-    for (address, troubles) in addresses.into_iter().zip(&plan.cores) {
+    for (address, troubles) in addresses.iter().zip(&plan.cores) {
         for trouble in troubles {
             match trouble {
-                Trouble::DeafClient => deaf.push(ask(address, ALL)),
-                Trouble::VanishingClient => vanishing.push(ask(address, !ALL)),
+                Trouble::DeafClient => deaf.push(ask(*address, &[ALL])),
+                Trouble::VanishingClient => vanishing.push(ask(*address, &[!ALL])),
+                Trouble::Hoards => {
+                    let hoarders = (0..HOARD_CLIENTS).map(|_| ask(*address, &[HOARD; HOARD_BYTES]));
+                    deaf.extend(hoarders);
+                }
                 _ => {}
             }
         }
@@ -96,11 +102,22 @@ fn call(
         .guard
         .map(|_| handle.hold("the plan's").expect("no stop is under way"));
     let observer = Observer::start();
+    let waiting = plan
+        .limited_ms
+        .map(|_| connect_without_descriptors(&addresses));
     say("calling");
     let began = Instant::now();
+    let mut beside = Vec::new();
     match plan.trigger {
         Trigger::Api => handle.shutdown(),
         Trigger::Signal | Trigger::TwoSignals(_) => terminate(),
+        Trigger::Storm => beside.push(std::thread::spawn(storm)),
+    }
+    if let Some(ms) = plan.limited_ms {
+        beside.push(std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(ms).saturating_sub(began.elapsed()));
+            sys::raise_fd_limit().expect("it may do that");
+        }));
     }
     for peer in vanishing {
         reset(peer).expect("an open socket has options");
@@ -117,8 +134,38 @@ fn call(
         terminate();
     }
     // They hear and say nothing for as long as the process is there.
-    std::mem::forget(deaf);
+    std::mem::forget((deaf, waiting));
+    for one in beside {
+        one.join().expect("it does its part");
+    }
     (began, observer)
+}
+
+/// For each core a client that waits in its backlog, since from now on no descriptor can be opened.
+/// They say nothing, so that nobody owes them an answer.
+fn connect_without_descriptors(addresses: &[SocketAddr]) -> Vec<Socket> {
+    let socket = |_| Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+    let sockets: Vec<Socket> = addresses.iter().map(socket).collect();
+    sys::limit_fds_for_now(0).expect("a process may limit itself");
+    for (socket, address) in sockets.iter().zip(addresses) {
+        socket
+            .connect(&(*address).into())
+            .expect("its core listens");
+    }
+    sockets
+}
+
+/// For half of the time in which signals count as one: what is sent may be heard a little later.
+const STORM: Duration = Duration::from_millis(150);
+
+fn storm() {
+    let began = Instant::now();
+    while began.elapsed() < STORM {
+        for signal in [libc::SIGTERM, libc::SIGINT] {
+            sys::kill(std::process::id(), signal).expect("this process is there");
+        }
+        std::thread::yield_now();
+    }
 }
 
 fn terminate() {
@@ -131,8 +178,8 @@ fn await_count(counter: &AtomicU64, most: u64) {
     }
 }
 
-fn ask(address: SocketAddr, what: u8) -> Peer {
+fn ask(address: SocketAddr, what: &[u8]) -> Peer {
     let mut peer = connect(address).expect("its core listens");
-    peer.write_all(&[what]).expect("its core reads");
+    peer.write_all(what).expect("its core reads");
     peer
 }

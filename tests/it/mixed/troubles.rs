@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use evenfall::net::{TcpListener, TcpStream};
-use evenfall::time::spawn_after;
+use evenfall::time::{sleep, spawn_after};
 use evenfall::{Core, Handle, Phase, spawn, spawn_on, try_spawn, yield_now};
 
 use super::plan::{Lasts, Plan, Trouble};
@@ -18,6 +18,15 @@ use crate::sys;
 
 /// What a deaf client asks for; whoever asks for anything else gets nothing.
 pub(super) const ALL: u8 = b'a';
+
+/// What a client says whose bytes are all kept. There is more of it in the buffers of a pool than the
+/// pool has: 512 of 16 KiB.
+pub(super) const HOARD: u8 = b'h';
+pub(super) const HOARD_CLIENTS: usize = 40;
+pub(super) const HOARD_BYTES: usize = 256 * 1024;
+
+/// For how long after the beginning of the drain.
+const HOARDED: Duration = Duration::from_millis(30);
 
 /// Far more than the kernels and the stream's queue hold.
 const ALL_BYTES: usize = 64 << 20;
@@ -106,6 +115,16 @@ pub(super) async fn live(
 async fn answer(mut stream: TcpStream, seen: Arc<Seen>) -> io::Result<()> {
     while stream.next_request().await? {
         let request = stream.recv().await?;
+        if request.first() == Some(&HOARD) {
+            let mut held = vec![request];
+            while held.iter().map(|chunk| chunk.len()).sum::<usize>() < HOARD_BYTES {
+                held.push(stream.recv().await?);
+            }
+            seen.requests.fetch_add(1, Ordering::Release);
+            draining(&Handle::current()).await;
+            sleep(HOARDED).await;
+            continue;
+        }
         seen.requests.fetch_add(1, Ordering::Release);
         if request.first() == Some(&ALL) {
             stream.write_all(&vec![0; ALL_BYTES]).await?;
@@ -174,6 +193,10 @@ fn begin(core: &Core, trouble: Trouble, wedges: bool) {
                 block(spins, lasts);
             }));
         }
+        Trouble::CoreDies => drop(spawn(async move {
+            draining(&handle).await;
+            sys::refuse_io_uring_enter(libc::EIO).expect("a thread may");
+        })),
         Trouble::NeverEnds if wedges => drop(spawn(hang_and_wedge(handle))),
         Trouble::NeverEnds => drop(spawn(pending::<()>())),
         Trouble::Resubmits => resubmit(),
