@@ -26,6 +26,7 @@ use crate::config::HEARTBEAT;
 use crate::context::Local;
 use crate::io::Io;
 use crate::io::conn::Origin;
+use crate::io::timer::Timer;
 use crate::panics::{panic_text, quietly};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, CoreReport, Straggler};
@@ -78,6 +79,9 @@ enum Stage {
     /// Nothing is left.
     Over,
 }
+
+/// After how many timers a core that gives them up shows that it goes on.
+const ENDS_BETWEEN: u64 = 16;
 
 /// How long before its end Closing resets what has not closed by itself.
 const CLOSING_TAIL: Duration = Duration::from_millis(25);
@@ -285,10 +289,7 @@ impl CoreStop {
         let cancelled = local.io.borrow_mut().end_late_timers(self.deadlines.drain);
         let count = local.timers_cancelled.get() + cancelled.len() as u64;
         local.timers_cancelled.set(count);
-        // Outside of the borrow: what was to be spawned is a user's.
-        for timer in cancelled {
-            quietly(|| drop(timer));
-        }
+        drop_timers(local, cancelled);
     }
 
     /// Whether nothing is left that a stop waits for.
@@ -405,7 +406,7 @@ impl CoreStop {
         let spawns = timers.iter().filter(|timer| timer.is_spawn()).count() as u64;
         let cancelled = local.timers_cancelled.get() + spawns;
         local.timers_cancelled.set(cancelled);
-        quietly(|| drop(timers));
+        drop_timers(local, timers);
         local.settle(&mut crate::io::Leftovers::default());
     }
 
@@ -511,4 +512,16 @@ fn words_of(error: std::io::Error) -> String {
     quietly(|| words = error.to_string());
     quietly(|| drop(error));
     words
+}
+
+/// Drops what the wheel had, outside of the borrow: what was to be spawned and who was to be woken
+/// are a user's. Each by itself, for a panic that follows another before that is caught ends the
+/// process.
+fn drop_timers(local: &Local, timers: Vec<Timer>) {
+    for (number, timer) in timers.into_iter().enumerate() {
+        quietly(|| drop(timer));
+        if number as u64 % ENDS_BETWEEN == 0 {
+            local.goes_on();
+        }
+    }
 }

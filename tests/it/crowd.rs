@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
+use evenfall::time::spawn_after;
 use evenfall::{Core, Cores, Report, Runtime, Shutdown, spawn, yield_now};
 use serde_json::json;
 
@@ -24,6 +25,7 @@ promises![
     two_cores_that_wake_100_000_of_each_others_tasks_at_once_lose_none,
     a_million_live_tasks_are_woken_and_end,
     a_million_live_tasks_are_cut_in_time_and_the_first_of_them_named,
+    a_million_delayed_tasks_are_cancelled_in_time,
     of_1_200_connections_that_are_cut_a_thousand_are_named,
 ];
 
@@ -83,6 +85,16 @@ fn a_million_live_tasks_are_cut_in_time_and_the_first_of_them_named() {
     assert!(rest.contains(&count), "{rest}");
 }
 
+fn a_million_delayed_tasks_are_cancelled_in_time() {
+    let _alone = heavy();
+    let ended = Program::role("million", &["how=delay"]).finish();
+    let report = ended.report(0);
+    report.leaves_nothing();
+    let facts = ended.json("facts ");
+    assert_eq!(facts["ended"], MILLION, "every future is dropped: {facts}");
+    assert_eq!(report.sum("timers", "cancelled"), MILLION as u64);
+}
+
 fn of_1_200_connections_that_are_cut_a_thousand_are_named() {
     let _alone = heavy();
     let mut server = Program::role("as_the_example", &["cores=1"]);
@@ -114,7 +126,8 @@ impl Drop for Ends {
     }
 }
 
-/// Lives with a million tasks, and wakes them all (`how=wake`) or is stopped over them (`how=cut`).
+/// Lives with a million tasks, and wakes them all (`how=wake`), or is stopped over them (`how=cut`), or
+/// before they begin (`how=delay`).
 pub(crate) fn million(mut args: Args) -> ExitCode {
     let how: String = args.take("how").expect("wake or cut");
     args.finish();
@@ -159,6 +172,11 @@ async fn live_with_a_million(
 ) -> io::Result<()> {
     let ended = Rc::new(Cell::new(0));
     TELLER.set(Some(Teller(Rc::clone(&ended))));
+    if how == "delay" {
+        delay_a_million(&ended).await;
+        core.handle().shutdown();
+        return Ok(());
+    }
     let wakers = Rc::new(RefCell::new(Vec::with_capacity(MILLION)));
     let before = sys::lent().1;
     for number in 1..=MILLION {
@@ -190,6 +208,19 @@ async fn live_with_a_million(
         yield_now().await;
     }
     Ok(())
+}
+
+/// Tasks that would begin long after the stop.
+async fn delay_a_million(ended: &Rc<Cell<usize>>) {
+    for number in 1..=MILLION {
+        let ends = Ends(Rc::clone(ended));
+        drop(spawn_after(Duration::from_secs(3_600), async move {
+            drop(ends);
+        }));
+        if number % 1_000 == 0 {
+            yield_now().await;
+        }
+    }
 }
 
 /// Leaves its waker, and ends when it is woken.
