@@ -7,10 +7,9 @@ use evenfall::{Cores, Report, Runtime};
 
 use crate::serve::{Mode, Plan, answer_questions, receipt, say_ready};
 
-/// Gives the report on one line: the stop bench reads it.
-pub(super) fn serve(plan: &Plan) -> io::Result<String> {
-    let report = run(plan).map_err(io::Error::other)?;
-    Ok(format!("report {}", report.to_json()))
+/// Gives the report, for the stop bench.
+pub(super) fn serve(plan: &Plan) -> io::Result<Report> {
+    run(plan).map_err(io::Error::other)
 }
 
 fn run(plan: &Plan) -> evenfall::Result<Report> {

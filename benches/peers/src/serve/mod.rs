@@ -18,6 +18,7 @@ use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
 
+use ::evenfall::Report;
 use clap::ValueEnum;
 use socket2::{Domain, Socket, Type};
 use tokio_util::sync::CancellationToken;
@@ -159,19 +160,19 @@ pub fn netty_classes() -> Option<String> {
 /// Serves until SIGTERM, and then says when that was over.
 pub fn serve(kind: Kind, plan: &Plan) -> io::Result<()> {
     sys::raise_nofile(200_000)?;
-    let said = serve_on(kind, plan)?;
+    let report = serve_on(kind, plan)?;
     let returned_ns = sys::monotonic_ns();
+    // After that: no other server has a report to make a line of.
+    let said = report.map_or_else(String::new, |report| format!("report {}", report.to_json()));
     let mut out = io::stdout().lock();
     writeln!(out, "returned {returned_ns}\n{said}")
 }
 
-/// Serves on one of them; gives what there is to say after the end.
-fn serve_on(kind: Kind, plan: &Plan) -> io::Result<String> {
+/// Serves on one of them; gives its report, if it has one.
+fn serve_on(kind: Kind, plan: &Plan) -> io::Result<Option<Report>> {
     let run = match kind {
-        Kind::Evenfall => return evenfall::serve(plan),
-        Kind::TokioMulti => {
-            return tokio::serve_on_many(plan).map(|()| String::new());
-        }
+        Kind::Evenfall => return evenfall::serve(plan).map(Some),
+        Kind::TokioMulti => return tokio::serve_on_many(plan).map(|()| None),
         Kind::Netty => return Err(io::Error::other("netty is a program of its own")),
         Kind::BareRing => bare_ring::serve,
         Kind::BareRingAny => bare_ring::serve_and_cancel_all,
@@ -182,7 +183,7 @@ fn serve_on(kind: Kind, plan: &Plan) -> io::Result<String> {
         Kind::Compio => compio::serve,
         Kind::TokioUring => tokio_uring::serve,
     };
-    on_every_core(plan, run).map(|()| String::new())
+    on_every_core(plan, run).map(|()| None)
 }
 
 /// Runs one thread a core until all have ended.

@@ -3,7 +3,6 @@
 
 use std::fs::File;
 use std::future::poll_fn;
-use std::io::Read;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -13,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 
-use crate::rig::{HERE, bell, handle, measure, on_the_core, ring, there};
+use crate::rig::{HERE, bell, beside, handle, hear, measure, on_the_core, ring, there};
 
 /// Letters of one burst.
 const BURST: u64 = 64;
@@ -26,10 +25,12 @@ pub(crate) fn bench(criterion: &mut Criterion) {
 }
 
 /// `spawn_on` another core and its outcome: a letter there and one back, both cores asleep in
-/// between.
+/// between. Beside it two eventfds between two threads on the same two processors, each asleep in a
+/// read: of all ways to sleep that I/O can end too, the one that wakes soonest.
 fn round_trip(criterion: &mut Criterion) {
     let there = there();
-    criterion.bench_function("letter round trip/evenfall, spawn_on", |bencher| {
+    let mut group = criterion.benchmark_group("letter round trip");
+    group.bench_function("evenfall, spawn_on", |bencher| {
         bencher.iter_custom(|count| {
             measure(move || async move {
                 let start = Instant::now();
@@ -42,6 +43,36 @@ fn round_trip(criterion: &mut Criterion) {
             })
         });
     });
+    group.bench_function("eventfds", |bencher| {
+        bencher.iter_custom(move |count| bare_round_trips(count, there));
+    });
+    group.finish();
+}
+
+/// The same number of round trips with nothing but eventfds.
+fn bare_round_trips(count: u64, there: usize) -> Duration {
+    let (call, answer) = (Arc::new(bell()), Arc::new(bell()));
+    let answering = {
+        let (call, answer) = (call.clone(), answer.clone());
+        beside(there, move || {
+            for _ in 0..count {
+                hear(&call);
+                ring(&answer);
+            }
+        })
+    };
+    let elapsed = on_the_core(move || {
+        let start = Instant::now();
+        for _ in 0..count {
+            ring(&call);
+            hear(&answer);
+        }
+        start.elapsed()
+    });
+    answering
+        .join()
+        .expect("the answering thread did not panic");
+    elapsed
 }
 
 /// Many at once: all but the first find the core busy.
@@ -114,12 +145,11 @@ fn foreign_wake(criterion: &mut Criterion) {
 fn wakes_by_eventfd(count: u64) -> Duration {
     let bell = Arc::new(bell());
     let waking = waking_thread(|bell: Arc<File>| ring(&bell));
-    let mut byte = [0; 8];
     let start = Instant::now();
     for _ in 0..count {
         let sent = waking.send(bell.clone());
         sent.expect("the thread lives as long as the bench");
-        (&*bell).read_exact(&mut byte).expect("it was rung");
+        hear(&bell);
     }
     start.elapsed()
 }

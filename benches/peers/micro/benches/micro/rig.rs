@@ -2,13 +2,13 @@
 
 use std::fs::File;
 use std::future::Future;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::pin::pin;
 use std::sync::mpsc::channel;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
-use std::thread::{self, Thread};
+use std::thread::{self, JoinHandle, Thread};
 use std::time::Duration;
 
 use evenfall::{Cores, Handle, Runtime};
@@ -102,20 +102,36 @@ where
 
 /// Runs a closure on a thread of its own, bound to the measuring core's processor.
 pub(crate) fn on_the_core(run: impl FnOnce() -> Duration + Send + 'static) -> Duration {
-    let thread = thread::spawn(|| {
+    let thread = beside(HERE, run);
+    thread.join().expect("the measured thread did not panic")
+}
+
+/// A thread of its own that runs a closure, bound to the processor of that core.
+pub(crate) fn beside<T: Send + 'static>(
+    core: usize,
+    run: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let cpu = processor(core);
+    thread::spawn(move || {
         // SAFETY: a set of processors is plain bits, and all zero is the empty one.
         let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
         // SAFETY: the macro checks the bound and touches only `set`.
-        unsafe { libc::CPU_SET(first_cpu(), &mut set) };
+        unsafe { libc::CPU_SET(cpu, &mut set) };
         // SAFETY: the set lives over the call, and the length is its own.
         let bound = unsafe { libc::sched_setaffinity(0, size_of_val(&set), &raw const set) };
         assert_eq!(bound, 0, "the core runs on that processor too");
         run()
-    });
-    thread.join().expect("the measured thread did not panic")
+    })
 }
 
-/// The processor that the measuring core is bound to.
+/// The processor that a core is bound to.
+fn processor(core: usize) -> usize {
+    let task = handle().spawn_on(core, || async { first_cpu() });
+    let task = task.unwrap_or_else(|refused| panic!("{refused}"));
+    wait_for(task).expect("it does not panic")
+}
+
+/// The first processor that the calling thread may use.
 fn first_cpu() -> usize {
     // SAFETY: as above.
     let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
@@ -140,4 +156,10 @@ pub(crate) fn bell() -> File {
 pub(crate) fn ring(mut bell: &File) {
     let written = bell.write(&1_u64.to_ne_bytes());
     assert_eq!(written.expect("far from its limit"), 8);
+}
+
+/// Waits until it was rung, in one system call that sleeps.
+pub(crate) fn hear(mut bell: &File) {
+    let mut count = [0; 8];
+    bell.read_exact(&mut count).expect("it was rung");
 }

@@ -92,8 +92,8 @@ pub fn micro(book: &Book) -> Vec<Goal> {
         "letter to a busy core/eventfd write",
     );
     let asleep = share(
-        "wake from a foreign thread/evenfall",
-        "wake from a foreign thread/eventfd",
+        "letter round trip/evenfall, spawn_on",
+        "letter round trip/eventfds",
     );
     vec![
         most("spawn + join", "spawn + join/evenfall", 70.0),
@@ -129,7 +129,7 @@ pub fn micro(book: &Book) -> Vec<Goal> {
             |share| share < 1.0,
         ),
         Goal::of(
-            "letter to a sleeping core, to a bare eventfd's wake",
+            "letter to a sleeping core and its answer, to two bare eventfds",
             "1.1 at most",
             asleep,
             2,
