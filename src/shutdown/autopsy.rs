@@ -14,7 +14,7 @@ use crate::task::{Kind, Running};
 
 /// How long a core's thread was on a processor when its last words were asked for (ns), where the
 /// kernel says so. By default it was not asked.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Asked(Option<u64>);
 
 impl Asked {

@@ -118,12 +118,7 @@ impl Coordinator {
     /// one that had no processor has not been asked yet, and is given that time once more; unless it
     /// had the time of a whole stuck turn before.
     fn wait_for_last_words(&mut self) {
-        let ask = |(station, watch): (&Station, &Watch)| match watch.is_stuck() {
-            true => Asked::default(),
-            false => Asked::now(station),
-        };
-        let stations = self.shared.stations.iter();
-        self.asked = stations.zip(&self.watches).map(ask).collect();
+        self.ask_for_last_words();
         if self.all_leave_within_last_words() {
             return;
         }
@@ -131,6 +126,18 @@ impl Coordinator {
         if stations.any(|(station, asked)| !is_gone(station) && asked.is_starved(station)) {
             let _all = self.all_leave_within_last_words();
         }
+    }
+
+    /// Notes how far each core is whose last words are waited for. One that is gone has none left,
+    /// and no thread: to look it up took a tenth of a stop of nothing, and might find another's.
+    fn ask_for_last_words(&mut self) {
+        let ask = |(station, watch): (&Station, &Watch)| match is_gone(station) || watch.is_stuck()
+        {
+            true => Asked::default(),
+            false => Asked::now(station),
+        };
+        let stations = self.shared.stations.iter();
+        self.asked = stations.zip(&self.watches).map(ask).collect();
     }
 
     /// Waits for the last words of every core. Whether all came.

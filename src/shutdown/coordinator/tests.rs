@@ -308,3 +308,20 @@ fn before_a_stop_the_coordinator_sleeps_and_during_one_it_wakes_each_heartbeat()
     let awake = u64::from(stopped.instants_awake);
     assert!((heartbeats..heartbeats + 3).contains(&awake), "{awake}");
 }
+
+#[test]
+fn the_kernel_is_asked_about_the_thread_of_a_core_that_is_there_and_of_no_other() {
+    let mut stage = Stage::set(&Shutdown::default(), &[works(0), works(0)]);
+    for station in &stage.shared.stations {
+        station.pulse.begin(crate::ring::sys::thread::current_id());
+    }
+    assert!(stage.shared.stations[1].advance(progress::GONE));
+    stage.coordinator.ask_for_last_words();
+    let asked = &stage.coordinator.asked;
+    assert_ne!(
+        asked[0],
+        Asked::default(),
+        "the kernel counts (CONFIG_SCHED_INFO)"
+    );
+    assert_eq!(asked[1], Asked::default(), "it is gone");
+}
