@@ -26,6 +26,38 @@ enum State<T> {
     Taken,
 }
 
+impl<T> Cell<T> {
+    /// The outcome, if it is there.
+    ///
+    /// # Panics
+    ///
+    /// When it was taken before.
+    fn take_outcome(&self) -> Option<Result<T, JoinError>> {
+        let mut state = lock(&self.state);
+        if let State::Pending(_) = *state {
+            return None;
+        }
+        match std::mem::replace(&mut *state, State::Taken) {
+            State::Ended(outcome) => Some(outcome),
+            _ => panic!("a RemoteHandle was polled again after it was ready"),
+        }
+    }
+
+    /// Leaves a waker for the outcome, unless that came meanwhile.
+    fn leave(&self, waker: Waker) -> Poll<Result<T, JoinError>> {
+        let mut state = lock(&self.state);
+        let State::Pending(kept) = &mut *state else {
+            drop(state);
+            return self.take_outcome().map_or(Poll::Pending, Poll::Ready);
+        };
+        let replaced = kept.replace(waker);
+        // A waker's destructor may be anything: not under the lock.
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+}
+
 /// A handle to a task on another core. `Send`: it can be awaited on any thread.
 ///
 /// # Cancellation
@@ -123,18 +155,11 @@ impl<T> Future for RemoteHandle<T> {
     ///
     /// When polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let waker = context.waker().clone();
-        let mut state = lock(&self.cell.state);
-        let replaced = match std::mem::replace(&mut *state, State::Taken) {
-            State::Ended(outcome) => return Poll::Ready(outcome),
-            State::Taken => panic!("a RemoteHandle was polled again after it was ready"),
-            State::Pending(replaced) => replaced,
-        };
-        *state = State::Pending(Some(waker));
-        // A waker's destructor may be anything: not under the lock.
-        drop(state);
-        drop(replaced);
-        Poll::Pending
+        if let Some(outcome) = self.cell.take_outcome() {
+            return Poll::Ready(outcome);
+        }
+        // A waker's clone may be anything: not under the lock.
+        self.cell.leave(context.waker().clone())
     }
 }
 
@@ -144,5 +169,57 @@ impl<T> std::fmt::Debug for RemoteHandle<T> {
             .field("spawned_at", &format_args!("{}", self.site))
             .field("finished", &self.is_finished())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Wake;
+    use std::thread::{self, Thread};
+
+    use super::*;
+
+    /// Wakes a thread.
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    #[test]
+    fn an_outcome_that_came_while_the_waker_was_cloned_is_taken_at_once() {
+        let (promise, handle) = pair::<()>(Location::caller());
+        assert!(handle.cell.take_outcome().is_none());
+        drop(promise);
+        assert!(handle.cell.leave(Waker::noop().clone()).is_ready());
+    }
+
+    /// The other thread settles anywhere in the poll: before it, while the waker is cloned, after.
+    #[test]
+    fn an_outcome_that_comes_in_the_midst_of_a_poll_is_never_missed() {
+        let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let (send, promises) = std::sync::mpsc::channel::<Promise<()>>();
+        let settling = thread::spawn(move || promises.into_iter().for_each(drop));
+        for round in 0..20_000_u32 {
+            let (promise, mut handle) = pair::<()>(Location::caller());
+            send.send(promise).expect("the thread settles");
+            for _ in 0..round % 64 {
+                std::hint::spin_loop();
+            }
+            let began = std::time::Instant::now();
+            let outcome = loop {
+                if let Poll::Ready(outcome) = Pin::new(&mut handle).poll(&mut context) {
+                    break outcome;
+                }
+                thread::park_timeout(std::time::Duration::from_secs(20));
+                assert!(began.elapsed().as_secs() < 20, "nobody woke it");
+            };
+            assert!(outcome.is_err_and(|error| error.is_dropped()));
+        }
+        drop(send);
+        settling.join().expect("it settles all");
     }
 }

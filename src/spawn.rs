@@ -265,33 +265,24 @@ where
         return Err(Refused { future: start, why });
     };
     let (promise, handle) = remote::pair(site);
-    // The closure waits outside of the letter, so that a refused letter can give it back.
-    let cargo = Arc::new(crate::sync::Mutex::new(Some(start)));
-    let inside = cargo.clone();
+    let sent = match from {
+        Some(index) => &shared.stations[index].sent,
+        None => &shared.foreign_letters,
+    };
+    // Asked for before the closure is in the letter, so that it can be given back out of hand.
+    let Some(admitted) = station.mailbox.admit() else {
+        return Err(Refused::stopping(start, shared));
+    };
     let letter: Letter = Box::new(move || {
-        let start = crate::sync::lock(&inside).take();
-        let (Some(start), Some(local)) = (start, context::current()) else {
+        let Some(local) = context::current() else {
             return;
         };
         let task = promise.keep(async move { start().await });
         // Refused: the promise is dropped with the future and says so to the handle.
         let _refused = local.spawn(task, Kind::Essential, site);
     });
-    let sent = match from {
-        Some(index) => &shared.stations[index].sent,
-        None => &shared.foreign_letters,
-    };
-    match station.mailbox.post(letter, sent) {
-        Ok(()) => Ok(handle),
-        Err(letter) => {
-            drop(letter);
-            match crate::sync::lock(&cargo).take() {
-                Some(start) => Err(Refused::stopping(start, shared)),
-                // Nobody but the letter, which was never run, could have taken it.
-                None => Ok(handle),
-            }
-        }
-    }
+    admitted.post(letter, sent);
+    Ok(handle)
 }
 
 /// Gives way once: every task that is ready gets its turn first.

@@ -53,24 +53,28 @@ impl Mailbox {
         }
     }
 
-    /// Posts a letter, or gives it back if the core takes none any more.
+    /// Lets a sender in, for one letter; `None` if the core takes none any more.
     ///
-    /// `sent` is the sender's count. It goes up before the owner can have closed the mailbox, so
-    /// no report misses a letter that was taken.
-    pub(crate) fn post(&self, letter: Letter, sent: &AtomicU64) -> Result<(), Letter> {
+    /// The owner's last look waits for whoever was let in: no user's code may run before the letter
+    /// is in.
+    #[inline]
+    pub(crate) fn admit(&self) -> Option<Admitted<'_>> {
         // Acquire: pairs with `close`. Counting ourselves first is what makes the owner wait.
         let before = self.gate.fetch_add(1, Ordering::Acquire);
-        if before & CLOSED != 0 {
-            self.gate.fetch_sub(1, Ordering::Release);
-            return Err(letter);
+        let admitted = Admitted { mailbox: self };
+        (before & CLOSED == 0).then_some(admitted)
+    }
+
+    /// Posts a letter, or gives it back if the core takes none any more. `sent` is the sender's
+    /// count.
+    pub(crate) fn post(&self, letter: Letter, sent: &AtomicU64) -> Result<(), Letter> {
+        match self.admit() {
+            Some(admitted) => {
+                admitted.post(letter, sent);
+                Ok(())
+            }
+            None => Err(letter),
         }
-        sent.fetch_add(1, Ordering::Relaxed);
-        self.received.fetch_add(1, Ordering::Relaxed);
-        self.queue.push(Sealed(letter));
-        // Release: the owner that sees us gone sees our letter.
-        self.gate.fetch_sub(1, Ordering::Release);
-        self.bell.ring();
-        Ok(())
     }
 
     /// The next letter. Owner only.
@@ -98,6 +102,38 @@ impl Mailbox {
             yield_now();
             senders = self.gate.load(Ordering::Acquire) & !CLOSED;
         }
+    }
+}
+
+/// A sender that was let in. While it is there the mailbox is not closed for good.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Admitted<'a> {
+    /// Whose gate counts it.
+    mailbox: &'a Mailbox,
+}
+
+impl Admitted<'_> {
+    /// Posts its letter.
+    ///
+    /// `sent` is the sender's count. It goes up before the owner can have closed the mailbox, so
+    /// no report misses a letter that was taken.
+    #[inline]
+    pub(crate) fn post(self, letter: Letter, sent: &AtomicU64) {
+        let mailbox = self.mailbox;
+        sent.fetch_add(1, Ordering::Relaxed);
+        mailbox.received.fetch_add(1, Ordering::Relaxed);
+        mailbox.queue.push(Sealed(letter));
+        drop(self);
+        mailbox.bell.ring();
+    }
+}
+
+impl Drop for Admitted<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: the owner that sees us gone sees our letter.
+        self.mailbox.gate.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -170,6 +206,33 @@ mod tests {
         letter();
         assert_eq!(ran.load(Ordering::Relaxed), 1);
         assert_eq!(mailbox.received(), 0);
+    }
+
+    #[test]
+    fn the_last_look_waits_for_a_sender_that_was_let_in() {
+        let mailbox = mailbox();
+        let sent = AtomicU64::new(0);
+        let admitted = mailbox.admit().expect("the mailbox is open");
+        assert_eq!(mailbox.gate.load(Ordering::Relaxed), 1, "it is waited for");
+        std::thread::scope(|scope| {
+            let owner = scope.spawn(|| {
+                mailbox.close();
+                mailbox.take().is_some()
+            });
+            while mailbox.admit().is_some() {
+                std::thread::yield_now();
+            }
+            // It is closed to others now, and the owner has not looked yet.
+            admitted.post(Box::new(|| {}), &sent);
+            assert!(owner.join().expect("the owner"), "the letter was missed");
+        });
+        assert_eq!(mailbox.received(), 1);
+        assert!(mailbox.admit().is_none());
+        assert_eq!(
+            mailbox.gate.load(Ordering::Relaxed),
+            CLOSED,
+            "nobody is left inside"
+        );
     }
 
     #[test]
