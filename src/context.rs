@@ -78,12 +78,33 @@ pub(crate) fn current() -> Option<Rc<Local>> {
 /// On any other thread: there is no core to do what was asked for.
 #[track_caller]
 pub(crate) fn here() -> Rc<Local> {
-    current().unwrap_or_else(|| {
-        panic!(
-            "this must be called on a core of an evenfall runtime: inside the future given to \
-             Runtime::run, or inside a task spawned from there"
-        )
-    })
+    current().unwrap_or_else(|| no_core())
+}
+
+/// Does something with the core this thread is, which is lent and not counted: no user's code may
+/// run in there.
+///
+/// # Panics
+///
+/// As [`here`].
+#[track_caller]
+#[inline]
+pub(crate) fn with_here<T>(what: impl FnOnce(&Local) -> T) -> T {
+    let done = LOCAL.try_with(|place| place.borrow().as_deref().map(what));
+    match done {
+        Ok(Some(done)) => done,
+        _ => no_core(),
+    }
+}
+
+/// See [`here`].
+#[track_caller]
+#[cold]
+fn no_core() -> ! {
+    panic!(
+        "this must be called on a core of an evenfall runtime: inside the future given to \
+         Runtime::run, or inside a task spawned from there"
+    )
 }
 
 /// Refuses to block on a core.

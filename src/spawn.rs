@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::context::{self, Local};
+use crate::context;
 use crate::mailbox::Letter;
 use crate::phase::Phase;
 use crate::remote::{self, RemoteHandle};
@@ -133,12 +133,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    spawn_or_drop(
-        &context::here(),
-        future,
-        Kind::Essential,
-        Location::caller(),
-    )
+    spawn_or_drop(future, Kind::Essential, Location::caller())
 }
 
 /// Spawns a background task on this core: housekeeping that no stop waits for.
@@ -161,12 +156,7 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    spawn_or_drop(
-        &context::here(),
-        future,
-        Kind::Background,
-        Location::caller(),
-    )
+    spawn_or_drop(future, Kind::Background, Location::caller())
 }
 
 /// As [`spawn`], but a core that takes no task any more gives the future back.
@@ -190,9 +180,9 @@ where
         .map_err(|future| Refused::stopping(future, &local.shared))
 }
 
-/// Spawns on `local`, or makes a handle that says the future was dropped.
+/// Spawns on this core, or makes a handle that says the future was dropped.
+#[track_caller]
 fn spawn_or_drop<F>(
-    local: &Local,
     future: F,
     kind: Kind,
     site: &'static Location<'static>,
@@ -201,8 +191,9 @@ where
     F: Future + 'static,
     F::Output: 'static,
 {
-    match local.spawn(future, kind, site) {
+    match context::with_here(|local| local.spawn(future, kind, site)) {
         Ok(handle) => handle,
+        // Here and not in there: its destructor is a user's.
         Err(future) => {
             drop(future);
             JoinHandle::dropped(site)

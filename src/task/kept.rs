@@ -45,7 +45,15 @@ impl Kept {
     /// A clone of `waker`.
     #[inline]
     pub(crate) fn of(waker: &Waker) -> Kept {
-        Kept::from(waker.clone())
+        let Some(task) = task_of_waker(waker) else {
+            return Kept::from(waker.clone());
+        };
+        // What the clone would do, without the way by the waker's table. The word owns the reference.
+        // SAFETY: the waker keeps the task alive during the call.
+        unsafe { task.as_ref() }.retain();
+        Kept {
+            word: task.as_ptr().cast(),
+        }
     }
 
     /// Whether it wakes whom `waker` wakes.
