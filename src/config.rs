@@ -121,6 +121,10 @@ pub(crate) const CONN_SHARE_CHUNKS: u16 = 32;
 /// Bytes queued outbound above which writers wait.
 pub(crate) const HIGH_WATER_BYTES: usize = 256 * 1024;
 
+/// Bytes of a send that may be over at once. More may not fit the socket, and then it was made in
+/// vain.
+pub(crate) const AT_ONCE_BYTES: usize = BUFFER_BYTES;
+
 /// Segments of one send. More of them make the message header larger than what
 /// the rest of the call costs.
 pub(crate) const SEND_IOVECS: usize = 64;

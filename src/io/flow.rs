@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
+use super::at_once::AtOnce;
 use super::conn::{Conn, Incoming, Recv};
 use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
@@ -15,9 +16,16 @@ use crate::ring::sys::socket;
 use crate::ring::token::{Generations, Kind, Token};
 
 impl Conn {
-    /// Puts a send into the kernel, if something is queued and none is there.
+    /// Puts a send into the kernel, if something is queued and none is there: one that is over at
+    /// once where it may be, and then it is noted in `at_once`.
     #[inline]
-    fn make_send(&mut self, index: u32, generations: &mut Generations, driver: &mut Driver) {
+    fn make_send(
+        &mut self,
+        index: u32,
+        generations: &mut Generations,
+        driver: &mut Driver,
+        at_once: Option<&mut Vec<AtOnce>>,
+    ) {
         let mute = self.is_dead() || self.stage.is_over();
         let (false, None, Some(fd)) = (mute, self.send, self.raw()) else {
             return;
@@ -31,8 +39,22 @@ impl Conn {
         let Some(lane) = &mut self.lane else {
             return;
         };
-        // Twice the same, so that the usual operation is known where its entry is filled.
-        if let Some(only) = lane.outbound.seal_only(fd) {
+        let nobody_waits = self.stage.is_open() && !self.writer.is_parked();
+        let at_once = at_once.filter(|_| nobody_waits);
+        // Each by itself, so that the usual operation is known where its entry is filled.
+        if let Some((at_once, sqe, len)) = at_once.and_then(|list| {
+            lane.outbound
+                .seal_at_once(fd)
+                .map(|(sqe, len)| (list, sqe, len))
+        }) {
+            self.send = Some(generation);
+            at_once.push(AtOnce {
+                index,
+                generation,
+                len,
+            });
+            driver.submit(sqe, token);
+        } else if let Some(only) = lane.outbound.seal_only(fd) {
             self.send = Some(generation);
             driver.submit(only, token);
         } else if let Some(several) = lane.outbound.seal(fd) {
@@ -248,10 +270,17 @@ impl Io {
         if self.dirty.is_empty() {
             return;
         }
+        let may_be_at_once = self.draining.is_none();
+        self.flushed_ns = self.now_ns;
         for index in self.dirty.drain(..) {
             if let Some(conn) = self.conns.get_mut(index as usize) {
                 conn.dirty = false;
-                conn.make_send(index, &mut self.generations, &mut self.driver);
+                conn.make_send(
+                    index,
+                    &mut self.generations,
+                    &mut self.driver,
+                    may_be_at_once.then_some(&mut self.at_once),
+                );
             }
         }
     }
@@ -266,8 +295,21 @@ impl Io {
             Some(conn) if conn.send == Some(token.generation) => conn,
             _ => return self.driver.stale(cqe.user_data),
         };
-        conn.send = None;
         let count = usize::try_from(cqe.result).unwrap_or(0);
+        if count == 0 {
+            return self.on_empty_send(token.index, -cqe.result);
+        }
+        conn.active_ns = now_ns;
+        self.end_send(token.index, count);
+    }
+
+    /// The send in flight is over, and `count` bytes of it were taken, one at least.
+    #[inline]
+    pub(super) fn end_send(&mut self, index: u32, count: usize) {
+        let Some(conn) = self.conns.get_mut(index as usize) else {
+            return;
+        };
+        conn.send = None;
         let mut unsent = 0;
         if let Some(lane) = &mut conn.lane {
             lane.outbound.advance(count, &mut self.spent_segments);
@@ -276,15 +318,11 @@ impl Io {
         }
         conn.taken += count as u64;
         self.tally.sent += count as u64;
-        if count == 0 {
-            return self.on_empty_send(token.index, -cqe.result);
-        }
-        conn.active_ns = now_ns;
         if unsent < HIGH_WATER_BYTES {
             conn.writer.wake(&mut self.wakers);
         }
         if unsent > 0 || !conn.stage.is_open() {
-            self.after_send(token.index);
+            self.after_send(index);
         }
     }
 
@@ -294,6 +332,10 @@ impl Io {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
+        conn.send = None;
+        if let Some(lane) = &mut conn.lane {
+            lane.outbound.advance(0, &mut self.spent_segments);
+        }
         if errno > 0 && errno != libc::EINTR && errno != libc::EAGAIN {
             conn.write_errno.get_or_insert(errno as u16);
             conn.reader.wake(&mut self.wakers);
@@ -308,7 +350,7 @@ impl Io {
             return;
         };
         let open = conn.stage.is_open();
-        conn.make_send(index, &mut self.generations, &mut self.driver);
+        conn.make_send(index, &mut self.generations, &mut self.driver, None);
         if !open {
             self.note_unacked(index);
             self.step_closing(index);

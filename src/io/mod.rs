@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub(crate) mod asks;
+mod at_once;
 pub(crate) mod closing;
 pub(crate) mod conn;
 mod course;
@@ -46,6 +47,7 @@ use crate::ring::port::Cqe;
 use crate::ring::token::{Generations, Kind};
 use crate::sync::Arc;
 use crate::wheel::Wheel;
+use at_once::AtOnce;
 use conn::Conn;
 use drain::Draining;
 use lane::Lanes;
@@ -89,6 +91,10 @@ pub(crate) struct Io {
     generations: Generations,
     /// Records that have a send to make.
     dirty: Vec<u32>,
+    /// Sends that were over when they were submitted, if the kernel does not say otherwise.
+    at_once: Vec<AtOnce>,
+    /// When sends were last made of what was queued (ns).
+    flushed_ns: u64,
     /// Records whose receive ran out of buffers, longest first.
     starved: VecDeque<u32>,
     /// The last listener's id.
@@ -174,6 +180,8 @@ impl Io {
             lingering: 0,
             generations: Generations::default(),
             dirty: Vec::new(),
+            at_once: Vec::new(),
+            flushed_ns: now_ns,
             starved: VecDeque::new(),
             last_listener: 0,
             last_sweep: false,
@@ -194,6 +202,7 @@ impl Io {
         if batch.is_empty() {
             batch = vec![Cqe::default(); COMPLETIONS_AT_ONCE].into();
         }
+        let of_at_once = self.has_news_of_at_once();
         loop {
             let count = self.driver.collect(&mut batch);
             let came = &batch[..count];
@@ -201,6 +210,9 @@ impl Io {
                 if cqe.kind() == Kind::Send as u8 {
                     self.on_send(cqe);
                 }
+            }
+            if of_at_once && count < batch.len() {
+                self.end_at_once();
             }
             for cqe in came {
                 if cqe.kind() == Kind::Recv as u8 {
@@ -299,7 +311,8 @@ impl Io {
         let due = self
             .timer_wake_ns()
             .is_some_and(|due_ns| due_ns <= self.now_ns);
-        due || self.has_leftovers() || !self.dirty.is_empty() || !self.starved.is_empty()
+        due || self.has_leftovers()
+            || !(self.dirty.is_empty() && self.starved.is_empty() && self.at_once.is_empty())
     }
 
     /// Whether something waits to be woken or dropped.

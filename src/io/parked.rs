@@ -38,6 +38,12 @@ impl Parked {
         self.waker.mark_again(context.waker())
     }
 
+    /// Whether somebody waits.
+    #[inline]
+    pub(crate) fn is_parked(&self) -> bool {
+        self.waker.is_marked()
+    }
+
     /// Wakes who waits, if somebody does: at once, or by way of `wakers`.
     #[inline(always)]
     pub(crate) fn wake(&mut self, wakers: &mut Vec<Waker>) {

@@ -222,6 +222,12 @@ impl Driver {
         self.port.as_mut().is_some_and(Port::has_unseen)
     }
 
+    /// Whether the kernel has taken every operation, and its completions all fit their queue.
+    #[inline]
+    pub(crate) fn is_all_seen(&mut self) -> bool {
+        self.waiting.is_empty() && self.port.as_mut().is_none_or(|port| port.is_all_seen())
+    }
+
     /// Copies completions to `batch`; see [`Port::reap`]. Each must then be decoded, once, or
     /// counted and its chunk taken.
     #[inline]

@@ -27,6 +27,13 @@ pub(crate) enum Sqe {
         from: *const u8,
         len: u32,
     },
+    /// Send `len` bytes, as many as the socket takes now. It is over when it is submitted, and has no
+    /// completion if that was all of them.
+    SendAtOnce {
+        fd: RawFd,
+        from: *const u8,
+        len: u32,
+    },
     /// Send what the header's segments name, all of it if the socket lives.
     SendMsg {
         fd: RawFd,
@@ -258,6 +265,12 @@ impl Port {
         overflowed || !self.ring.completion().is_empty()
     }
 
+    /// Whether the kernel has taken all that was pushed, and has no completions that did not fit.
+    pub(crate) fn is_all_seen(&mut self) -> bool {
+        let queue = self.ring.submission();
+        queue.is_empty() && !queue.cq_overflow()
+    }
+
     /// Submits all that is queued, lets deferred work run, and sleeps as `wait` says.
     ///
     /// A time that is over and an interruption by a signal are not errors. EBUSY (completions must
@@ -366,6 +379,12 @@ fn entry(sqe: &Sqe) -> squeue::Entry {
             .build(),
         Sqe::RecvMulti { fd, .. } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
         Sqe::Send { fd, from, len } => opcode::Send::new(Fd(fd), from, len).flags(FLAGS).build(),
+        // DONTWAIT: what the socket does not take is told at once, never kept for later (the kernel
+        // marks the request NOWAIT). WAITALL: less than all counts as a failure, which is told.
+        Sqe::SendAtOnce { fd, from, len } => opcode::Send::new(Fd(fd), from, len)
+            .flags(FLAGS | libc::MSG_DONTWAIT)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS),
         Sqe::SendMsg { fd, header } => opcode::SendMsg::new(Fd(fd), header)
             .flags(FLAGS as u32)
             .build(),

@@ -3,6 +3,7 @@
 //! Every wait here is for an event and ends, by a panic that names it, after [`PATIENCE`].
 
 mod alarm;
+mod at_once;
 mod cancel;
 mod close;
 mod deferred;
@@ -38,7 +39,7 @@ pub(crate) const OWN_POSITION: u64 = u64::MAX;
 
 /// What the rings of these tests use: no more than the oldest kernel has where
 /// `EVENFALL_OLDEST_KERNEL` is set.
-pub(super) fn features() -> Features {
+pub(crate) fn features() -> Features {
     match std::env::var_os("EVENFALL_OLDEST_KERNEL") {
         Some(_) => Features::Oldest,
         None => Features::All,

@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod at_once;
 mod listeners;
 mod streams;
 
@@ -45,7 +46,8 @@ impl World {
     fn new() -> World {
         let script = fake::install(Kernel::by_hand(CLOCK.with(|clock| *clock)));
         let alarm = Arc::new(EventFd::new().expect("a descriptor"));
-        let driver = Driver::open(alarm).expect("a script refuses nothing");
+        let driver =
+            Driver::open(alarm, crate::config::Features::All).expect("a script refuses nothing");
         let now_ns = 1_000_000_000;
         let mut io = Io::new(driver, Arc::default(), now_ns, LINGER);
         io.tally.begin_stop(now_ns);

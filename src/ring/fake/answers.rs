@@ -203,6 +203,41 @@ impl Kernel {
         }
     }
 
+    /// A send goes out at once, as far as the socket takes it: all of it says nothing.
+    pub(super) fn send_at_once(&mut self, at: usize, socket: usize) {
+        let peer_drinks = self.sockets[socket].peer.drinks;
+        let len = self.ops[at].borrowed.len() as u64;
+        match self.dice.below(60) {
+            _ if self.sockets[socket].dead => self.send(at, socket),
+            _ if self.hand.is_some_and(|hand| hand.takes_at_once) => self.end_silently(at, socket),
+            _ if self.hand.is_some() || !peer_drinks => {
+                self.met.count(Case::SendAtOnceFull);
+                self.end(at, -libc::EAGAIN, 0);
+            }
+            0 if self.troubles => {
+                self.sockets[socket].failed = true;
+                let errno = self.dice.pick(SEND_FAILURES);
+                let result = self.met.fail(Case::SendAtOnceFailed, errno);
+                self.end(at, result, 0);
+            }
+            1..6 if len > 1 => {
+                self.met.count(Case::SendAtOnceShort);
+                let part = 1 + self.dice.below(len - 1);
+                self.end_send(at, part as usize);
+            }
+            _ => {
+                self.met.count(Case::SendAtOnceWhole);
+                self.end_silently(at, socket);
+            }
+        }
+    }
+
+    /// Ends a send that went out whole and says nothing of it.
+    fn end_silently(&mut self, at: usize, socket: usize) {
+        let bytes = self.take_out(at).borrowed;
+        self.sockets[socket].sent.extend_from_slice(&bytes);
+    }
+
     /// Ends a send of which `count` bytes went out. They are read now, and no sooner.
     pub(super) fn end_send(&mut self, at: usize, count: usize) {
         let op = &self.ops[at];

@@ -21,6 +21,8 @@ use crate::sync::atomic::AtomicU64;
 pub(crate) struct Hand {
     /// Whether a reset of our own fails.
     pub(crate) resets_fail: bool,
+    /// Whether sockets take what is sent at once; else they are full, and the send waits to be ended.
+    pub(crate) takes_at_once: bool,
     /// Whether there are no descriptors for who is in a backlog.
     pub(crate) out_of_descriptors: bool,
 }

@@ -192,6 +192,11 @@ impl Kernel {
         !(self.completions.is_empty() && self.overflow.is_empty())
     }
 
+    /// See `Port::is_all_seen`.
+    pub(super) fn is_all_seen(&self) -> bool {
+        self.queue.is_empty() && self.overflow.is_empty()
+    }
+
     /// See `Port::reap`.
     pub(super) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
         let count = self.completions.len().min(batch.len());

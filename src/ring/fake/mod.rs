@@ -145,6 +145,13 @@ impl Door {
         }
     }
 
+    pub(crate) fn is_all_seen(&mut self) -> bool {
+        match self {
+            Door::Kernel(port) => port.is_all_seen(),
+            Door::Script(script) => script.borrow().is_all_seen(),
+        }
+    }
+
     pub(crate) fn enter(&mut self, wait: Wait) -> io::Result<()> {
         match self {
             Door::Kernel(port) => port.enter(wait),

@@ -41,7 +41,10 @@ impl Op {
 
     /// Whether it sends.
     pub(super) fn sends(&self) -> bool {
-        matches!(self.sqe, Sqe::Send { .. } | Sqe::SendMsg { .. })
+        matches!(
+            self.sqe,
+            Sqe::Send { .. } | Sqe::SendAtOnce { .. } | Sqe::SendMsg { .. }
+        )
     }
 
     /// Whether it may complete several times.
@@ -67,7 +70,9 @@ fn borrowed(sqe: &Sqe) -> Vec<u8> {
 /// Where that memory is.
 fn borrowed_pieces(sqe: &Sqe) -> Vec<(*const u8, usize)> {
     match *sqe {
-        Sqe::Send { from, len, .. } => vec![(from, len as usize)],
+        Sqe::Send { from, len, .. } | Sqe::SendAtOnce { from, len, .. } => {
+            vec![(from, len as usize)]
+        }
         Sqe::Connect { address, len, .. } => vec![(address.cast::<u8>(), len as usize)],
         Sqe::SendMsg { header, .. } => named_pieces(header),
         _ => Vec::new(),
@@ -119,7 +124,10 @@ impl Kernel {
                 let host = host.unwrap_or_else(|| Peer::rolled(NOBODY, &mut self.dice.fork()));
                 op.socket = Some(self.adopt_socket(fd, host));
             }
-            Sqe::RecvMulti { fd, .. } | Sqe::Send { fd, .. } | Sqe::SendMsg { fd, .. } => {
+            Sqe::RecvMulti { fd, .. }
+            | Sqe::Send { fd, .. }
+            | Sqe::SendAtOnce { fd, .. }
+            | Sqe::SendMsg { fd, .. } => {
                 self.look_at(fd);
                 op.socket = self.socket_at(fd);
                 if op.socket.is_none() {
@@ -129,7 +137,12 @@ impl Kernel {
             _ => {}
         }
         self.look_at_begin(&op);
+        let at_once = matches!(sqe, Sqe::SendAtOnce { .. });
+        let socket = op.socket.filter(|_| at_once);
         self.ops.push(op);
+        if let Some(socket) = socket {
+            self.send_at_once(self.ops.len() - 1, socket);
+        }
     }
 
     /// Looks for a breach of the law in an operation that begins.
@@ -153,7 +166,7 @@ impl Kernel {
     /// A send may not read where the kernel may write, and a connect goes where it was sent.
     fn look_at_memory(&mut self, op: &Op) {
         match op.sqe {
-            Sqe::Send { .. } | Sqe::SendMsg { .. } => {
+            Sqe::Send { .. } | Sqe::SendAtOnce { .. } | Sqe::SendMsg { .. } => {
                 self.look_at_pool();
                 for (from, _) in borrowed_pieces(&op.sqe) {
                     let lent = self.pool.as_ref().and_then(|p| p.lent_at(from as usize));
@@ -242,6 +255,12 @@ impl Kernel {
 
     /// Ends an operation: this is its last completion.
     pub(super) fn end(&mut self, at: usize, result: i32, flags: u32) {
+        let op = self.take_out(at);
+        self.post(op.cqe(result, flags & !MORE));
+    }
+
+    /// An operation is over.
+    pub(super) fn take_out(&mut self, at: usize) -> Op {
         let op = &self.ops[at];
         if op.borrows_now() != op.borrowed {
             let what = format!("the memory of {:?} has changed under it", op.sqe);
@@ -250,7 +269,7 @@ impl Kernel {
         let op = self.ops.swap_remove(at);
         self.look_at_memory(&op);
         self.look_whether_open(&op);
-        self.post(op.cqe(result, flags & !MORE));
+        op
     }
 
     /// `len` bytes at `from` are about to be freed: nobody may be sending them.

@@ -198,7 +198,14 @@ async fn feed() {
 fn runtime() -> Runtime {
     let shutdown = Shutdown::default().timeout(Duration::from_secs(5));
     let cpus = core_affinity::get_core_ids().expect("processors");
-    Runtime::start(&[cpus[0].id], shutdown, &[], None).expect("a runtime")
+    Runtime::start(
+        &[cpus[0].id],
+        shutdown,
+        &[],
+        None,
+        crate::ring::tests::features(),
+    )
+    .expect("a runtime")
 }
 
 /// Runs `main` on a core, [`rounds`] times, with the sender for its watch.

@@ -1,0 +1,66 @@
+//! Sends that are over when they are submitted, and say nothing if all went well.
+//!
+//! ```text
+//!   flush_sends ──▶ enter ─┬─ all of it taken ── no completion ──▶ end_at_once ─▶ over
+//!   (notes it here)        └─ less, or an error ── completion ───▶ on_send ─────▶ a send that waits
+//! ```
+//! The usual answer fits the socket. Such a send is made with MSG_DONTWAIT, so that the kernel never
+//! keeps it, and without a completion for its success: when the enter that has submitted it is back,
+//! and all completions there are have been looked at, those that did not complain have been sent.
+//! With a completion for each, a core with one connection woke for nothing in every round trip: one
+//! system call now, two before; and every echo reaped one completion more.
+//!
+//! As nothing tells of it, a core may sleep before it knows. So no send is made that way for whose
+//! end somebody waits: a parked writer, a record that closes, a drain, or a user's memory that wants
+//! to be dropped. What did not fit is sent in the other way.
+
+#![forbid(unsafe_code)]
+
+use super::Io;
+
+/// A send that was handed to the kernel and is over when that has seen it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct AtOnce {
+    /// The connection's index.
+    pub(super) index: u32,
+    /// The send's generation: if the record's is another by now, a completion told of its end.
+    pub(super) generation: u32,
+    /// Its bytes.
+    pub(super) len: u32,
+}
+
+impl Io {
+    /// Whether the kernel has seen all such sends, and all it has to say of them will be reaped now.
+    #[inline]
+    pub(super) fn has_news_of_at_once(&mut self) -> bool {
+        !self.at_once.is_empty() && self.driver.is_all_seen()
+    }
+
+    /// Ends those that the kernel did not complain of. Only when `has_news_of_at_once` was true
+    /// before the completions were taken that were looked at since.
+    #[inline]
+    pub(super) fn end_at_once(&mut self) {
+        let mut ended = std::mem::take(&mut self.at_once);
+        for sent in ended.drain(..) {
+            let Some(conn) = self.conns.get_mut(sent.index as usize) else {
+                continue;
+            };
+            if conn.send == Some(sent.generation) {
+                // The core may have slept since.
+                conn.active_ns = conn.active_ns.max(self.flushed_ns);
+                self.driver.count_last(0);
+                self.end_send(sent.index, sent.len as usize);
+            }
+        }
+        // Kept for its memory; what came meanwhile would be late, and there is nothing.
+        debug_assert!(self.at_once.is_empty());
+        self.at_once = ended;
+    }
+
+    /// Whether such sends wait for word of the kernel, which did not take them yet or has more to
+    /// say than fits: then the core is not to sleep.
+    #[inline]
+    pub(crate) fn waits_for_at_once(&self) -> bool {
+        !self.at_once.is_empty()
+    }
+}
