@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenfall::net::{TcpListener, TcpStream};
 use evenfall::{Cores, Report, Shutdown, spawn, spawn_background};
@@ -129,10 +129,18 @@ pub(crate) fn rounds(args: Args) -> ExitCode {
     ExitCode::SUCCESS
 }
 
+/// The threads of the process, once those that were joined are gone from its list: a join returns a
+/// moment before that.
 fn threads() -> usize {
-    std::fs::read_dir("/proc/self/task")
-        .expect("/proc is mounted")
-        .count()
+    let listed = || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+        tasks.count()
+    };
+    let deadline = Instant::now() + WATCHDOG;
+    while listed() > 1 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    listed()
 }
 
 fn round(parked: &Arc<AtomicI64>) -> evenfall::Result<Report> {
