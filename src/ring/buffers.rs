@@ -30,7 +30,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use io_uring::types::BufRingEntry;
 
 use crate::config::{
-    BUFFER_BYTES, COMPLETIONS_AT_ONCE, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_FIRST, POOL_LOW,
+    BUFFER_BYTES, COMPLETIONS_AT_ONCE, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_BURST, POOL_FIRST,
+    POOL_LOW,
 };
 use crate::ring::sys::pages;
 
@@ -144,12 +145,16 @@ impl Pool {
         self.0
     }
 
-    /// The kernel found no buffer in the ring: as many again go there from the stock as were there,
-    /// as far as there are any.
+    /// The kernel found no buffer in the ring, and tasks have had their turn since: as many again go
+    /// there from the stock as were there. Beyond `POOL_BURST` only if half of them are still lent: a
+    /// burst that is read at once goes on with those that came back.
     pub(crate) fn grow(&self) {
         let pool = self.buffers();
+        let (out, wanted) = (pool.out.get(), pool.wanted.get());
+        let is_held = 2 * pool.lent.get() >= u32::from(out);
+        let most = if is_held { POOL_BUFFERS } else { POOL_BURST };
         pool.wanted
-            .set(pool.wanted.get().saturating_mul(2).min(POOL_BUFFERS));
+            .set(wanted.saturating_mul(2).min(most).max(wanted));
         pool.fill();
     }
 

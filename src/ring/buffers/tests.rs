@@ -47,22 +47,36 @@ fn a_leaked_pool_stays_when_its_last_chunk_is_gone() {
 #[test]
 fn an_empty_ring_takes_as_many_again_until_the_stock_is_used_up() {
     let pool = Pool::new();
-    let mut ready = u32::from(POOL_FIRST);
-    while ready < u32::from(POOL_BUFFERS) {
-        assert_eq!(pool.ready(), ready);
+    let mut out = POOL_FIRST;
+    let mut held = Vec::new();
+    while out < POOL_BUFFERS {
+        let ids = held.len() as u16..out;
+        held.extend(ids.map(|id| pool.filled(id, 1, 0).expect("it is out")));
+        assert_eq!(pool.ready(), 0);
         pool.grow();
-        ready *= 2;
+        assert_eq!(pool.ready(), u32::from(out));
+        out *= 2;
     }
     pool.grow();
-    assert_eq!((pool.ready(), pool.free()), (ready, ready));
+    assert_eq!(pool.ready(), u32::from(out / 2));
+    drop(held);
+    assert_eq!(pool.free(), u32::from(out));
+}
+
+#[test]
+fn a_burst_whose_buffers_come_back_takes_no_more_than_its_part() {
+    let pool = Pool::new();
+    for _ in 0..10 {
+        pool.grow();
+    }
+    assert_eq!(pool.ready(), u32::from(POOL_BURST));
 }
 
 /// A pool that has nothing in stock.
 fn full() -> Pool {
     let pool = Pool::new();
-    while pool.ready() < u32::from(POOL_BUFFERS) {
-        pool.grow();
-    }
+    pool.buffers().wanted.set(POOL_BUFFERS);
+    pool.buffers().fill();
     pool
 }
 
