@@ -1,5 +1,5 @@
 //! The shape of the sources: imports run one way, unsafe code stays where it
-//! belongs, the library neither prints nor exits, and what `tests/CONTRACT.md`
+//! belongs and is counted, the library neither prints nor exits, and what `tests/CONTRACT.md`
 //! says is shown by a test is.
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ use crate::promise::promises;
 promises![
     imports_run_one_way_down,
     unsafe_code_stays_where_it_belongs,
+    the_unsafe_blocks_are_as_many_as_the_architecture_says,
     the_library_neither_prints_nor_exits,
     the_contract_names_tests_that_exist,
     the_faults_name_tests_that_exist,
@@ -222,6 +223,31 @@ fn unsafe_code_stays_where_it_belongs() {
         }
     }
     assert!(wrong.is_empty(), "without forbid(unsafe_code): {wrong:?}");
+}
+
+/// By folder and file, tests and what only they use aside.
+fn the_unsafe_blocks_are_as_many_as_the_architecture_says() {
+    let mut folders: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let of_tests = ["tests", "fake", "models"];
+    for source in sources() {
+        let path = source.path.trim_end_matches(".rs");
+        let count = source.code.matches("unsafe {").count();
+        if count > 0 && !path.split('/').any(|part| of_tests.contains(&part)) {
+            let (folder, file) = path.rsplit_once('/').unwrap_or(("src", path));
+            let files = folders.entry(folder.to_owned()).or_default();
+            files.push(format!("{file} {count}"));
+        }
+    }
+    let folders = folders.iter();
+    let folders = folders.map(|(folder, files)| format!("`{folder}` {}", files.join(", ")));
+    let counted = folders.collect::<Vec<_>>().join("; ");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let page = fs::read_to_string(page).expect("the page is there");
+    let words: Vec<&str> = page.split_whitespace().collect();
+    assert!(
+        words.join(" ").contains(&counted),
+        "it has to say: {counted}"
+    );
 }
 
 fn the_library_neither_prints_nor_exits() {
