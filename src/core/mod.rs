@@ -174,7 +174,9 @@ fn turn(
         io.activity_ns = io.now_ns;
     }
     let again = stop.step(local);
-    local.settle(leftovers);
+    if stop.is_under_way() {
+        local.settle(leftovers);
+    }
     if stop.is_over() {
         stop.end_turn(now_ns, local);
         return Ok(None);

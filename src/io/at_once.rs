@@ -17,6 +17,9 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
+use super::conn::Conn;
+use crate::ring::port::Sqe;
+use crate::ring::token::{Generations, Kind, Token};
 
 /// A send that was handed to the kernel and is over when that has seen it.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +30,45 @@ pub(super) struct AtOnce {
     pub(super) generation: u32,
     /// Its bytes.
     pub(super) len: u32,
+}
+
+impl AtOnce {
+    /// The operation's name.
+    #[inline(always)]
+    pub(super) fn token(self) -> Token {
+        Token {
+            kind: Kind::Send,
+            index: self.index,
+            generation: self.generation,
+        }
+    }
+}
+
+impl Conn {
+    /// Whether nobody waits for the end of the next send, and none is in flight.
+    #[inline(always)]
+    pub(super) fn may_send_at_once(&self) -> bool {
+        self.is_plain() && self.send.is_none() && !self.writer.is_parked()
+    }
+
+    /// The send of what is queued, where it can be over at once; only where it may.
+    #[inline(always)]
+    pub(super) fn seal_at_once(
+        &mut self,
+        index: u32,
+        generations: &mut Generations,
+    ) -> Option<(Sqe, AtOnce)> {
+        let fd = self.raw()?;
+        let (sqe, len) = self.lane.as_mut()?.outbound.seal_at_once(fd)?;
+        let generation = generations.advance();
+        self.send = Some(generation);
+        let sent = AtOnce {
+            index,
+            generation,
+            len,
+        };
+        Some((sqe, sent))
+    }
 }
 
 impl Io {
@@ -40,21 +82,31 @@ impl Io {
     /// before the completions were taken that were looked at since.
     #[inline]
     pub(super) fn end_at_once(&mut self) {
-        let mut ended = std::mem::take(&mut self.at_once);
-        for sent in ended.drain(..) {
+        // By their places, and not taken out one by one: see `flush_sends`. None is added in here.
+        let sends = self.at_once.len();
+        for at in 0..sends {
+            let sent = self.at_once[at];
             let Some(conn) = self.conns.get_mut(sent.index as usize) else {
                 continue;
             };
-            if conn.send == Some(sent.generation) {
-                // The core may have slept since.
-                conn.active_ns = conn.active_ns.max(self.flushed_ns);
-                self.driver.count_last(0);
-                self.end_send(sent.index, sent.len as usize);
+            if conn.send != Some(sent.generation) {
+                continue;
+            }
+            // The core may have slept since.
+            conn.active_ns = conn.active_ns.max(self.flushed_ns);
+            self.driver.count_last(0);
+            self.tally.sent += u64::from(sent.len);
+            if !conn.end_send(
+                sent.len as usize,
+                &mut self.lanes,
+                &mut self.wakers,
+                &mut self.spent_segments,
+            ) {
+                self.after_send(sent.index);
             }
         }
-        // Kept for its memory; what came meanwhile would be late, and there is nothing.
-        debug_assert!(self.at_once.is_empty());
-        self.at_once = ended;
+        debug_assert_eq!(self.at_once.len(), sends);
+        self.at_once.clear();
     }
 
     /// Whether such sends wait for word of the kernel, which did not take them yet or has more to

@@ -65,6 +65,7 @@ impl Io {
         self.lanes.take_back(&mut conn.lane);
         self.lingering += 1;
         conn.stage.go(Step::Flushing(Linger::begin(now_ns)));
+        conn.no_longer_plain();
         // A receive that was stopped by the limit goes on: a peer that writes before it reads
         // would otherwise wait for us as we wait for it.
         self.arm_recv(index);
@@ -105,6 +106,7 @@ impl Io {
         };
         socket::shutdown_write(fd)?;
         conn.fin_sent = true;
+        conn.no_longer_plain();
         Ok(())
     }
 
@@ -141,6 +143,7 @@ impl Io {
                 _ => last,
             };
             conn.stage.go(Step::Closed(last));
+            conn.no_longer_plain();
             self.tally.lost(last.end, unsent, last.unacked);
             if accepted {
                 self.tally.closed(self.now_ns, last.end);
@@ -324,6 +327,7 @@ impl Io {
         };
         self.lingering -= u64::from(conn.stage.lingers());
         conn.stage.go(Step::Ending(last));
+        conn.no_longer_plain();
         conn.reader.wake(&mut self.wakers);
         if let Some(key) = conn.timer.take() {
             self.wheel.cancel(key);

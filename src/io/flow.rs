@@ -4,9 +4,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::task::Waker;
+
 use super::Io;
-use super::at_once::AtOnce;
 use super::conn::{Conn, Incoming, Recv};
+use super::lane::Lanes;
+use super::outbound::Segment;
 use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::chunk::Chunk;
@@ -16,51 +19,50 @@ use crate::ring::sys::socket;
 use crate::ring::token::{Generations, Kind, Token};
 
 impl Conn {
-    /// Puts a send into the kernel, if something is queued and none is there: one that is over at
-    /// once where it may be, and then it is noted in `at_once`.
-    #[inline]
-    fn make_send(
-        &mut self,
-        index: u32,
-        generations: &mut Generations,
-        driver: &mut Driver,
-        at_once: Option<&mut Vec<AtOnce>>,
-    ) {
+    /// Puts a send into the kernel, if something is queued and none is there.
+    fn make_send(&mut self, index: u32, generations: &mut Generations, driver: &mut Driver) {
         let mute = self.is_dead() || self.stage.is_over();
         let (false, None, Some(fd)) = (mute, self.send, self.raw()) else {
             return;
         };
-        let generation = generations.advance();
-        let token = Token {
-            kind: Kind::Send,
-            index,
-            generation,
-        };
-        let Some(lane) = &mut self.lane else {
+        let Some(sqe) = self.lane.as_mut().and_then(|lane| lane.outbound.seal(fd)) else {
             return;
         };
-        let nobody_waits = self.stage.is_open() && !self.writer.is_parked();
-        let at_once = at_once.filter(|_| nobody_waits);
-        // Each by itself, so that the usual operation is known where its entry is filled.
-        if let Some((at_once, sqe, len)) = at_once.and_then(|list| {
-            lane.outbound
-                .seal_at_once(fd)
-                .map(|(sqe, len)| (list, sqe, len))
-        }) {
-            self.send = Some(generation);
-            at_once.push(AtOnce {
+        let generation = generations.advance();
+        self.send = Some(generation);
+        driver.submit(
+            sqe,
+            Token {
+                kind: Kind::Send,
                 index,
                 generation,
-                len,
-            });
-            driver.submit(sqe, token);
-        } else if let Some(only) = lane.outbound.seal_only(fd) {
-            self.send = Some(generation);
-            driver.submit(only, token);
-        } else if let Some(several) = lane.outbound.seal(fd) {
-            self.send = Some(generation);
-            driver.submit(several, token);
+            },
+        );
+    }
+
+    /// The send in flight is over, and `count` bytes of it were taken, one at least. Whether that is
+    /// all there is to do.
+    #[inline(always)]
+    pub(super) fn end_send(
+        &mut self,
+        count: usize,
+        lanes: &mut Lanes,
+        wakers: &mut Vec<Waker>,
+        spent: &mut Vec<Segment>,
+    ) -> bool {
+        self.send = None;
+        self.taken += count as u64;
+        let mut unsent = 0;
+        if let Some(lane) = &mut self.lane {
+            unsent = lane.outbound.advance(count, spent);
+            if unsent == 0 {
+                lanes.rest(&mut self.lane);
+            }
         }
+        if unsent < HIGH_WATER_BYTES {
+            self.writer.wake(wakers);
+        }
+        unsent == 0 && self.stage.is_open()
     }
 }
 
@@ -126,6 +128,28 @@ impl Io {
     #[inline]
     pub(super) fn on_recv(&mut self, cqe: &Cqe) {
         let token = Token::of_kind(cqe.user_data, Kind::Recv);
+        let index = token.index;
+        // As nearly always: bytes came for a connection in use, and more will.
+        if let (true, Some(conn)) = (cqe.more(), self.conns.get_mut(index as usize)) {
+            let usual = conn.recv.is_of(token.generation) && conn.is_plain();
+            if usual && !self.driver.pool().is_short(index) {
+                if let Some(chunk) = self.driver.chunk(cqe, index) {
+                    self.tally.received += chunk.len() as u64;
+                    conn.active_ns = self.now_ns;
+                    conn.first_byte = true;
+                    if conn.deliver(chunk, &mut self.lanes, &mut self.wakers) {
+                        self.stop_recv(index);
+                    }
+                    return;
+                }
+            }
+        }
+        self.on_recv_with_care(cqe, token);
+    }
+
+    /// As `on_recv`, whatever came to whom.
+    #[cold]
+    fn on_recv_with_care(&mut self, cqe: &Cqe, token: Token) {
         let index = token.index;
         let now_ns = self.now_ns;
         if !cqe.more() {
@@ -210,6 +234,7 @@ impl Io {
             return;
         };
         conn.incoming = Incoming::Ended;
+        conn.no_longer_plain();
         conn.reader.wake(&mut self.wakers);
     }
 
@@ -220,6 +245,7 @@ impl Io {
         };
         let errno = errno as u16;
         conn.incoming = Incoming::Failed(errno);
+        conn.no_longer_plain();
         if conn.send.is_none() && conn.unsent() > 0 {
             conn.write_errno.get_or_insert(errno);
         }
@@ -272,17 +298,24 @@ impl Io {
         }
         let may_be_at_once = self.draining.is_none();
         self.flushed_ns = self.now_ns;
-        for index in self.dirty.drain(..) {
-            if let Some(conn) = self.conns.get_mut(index as usize) {
-                conn.dirty = false;
-                conn.make_send(
-                    index,
-                    &mut self.generations,
-                    &mut self.driver,
-                    may_be_at_once.then_some(&mut self.at_once),
-                );
+        // By their places: what a drain of the list costs, a core with one connection would pay for
+        // each request.
+        for at in 0..self.dirty.len() {
+            let index = self.dirty[at];
+            let Some(conn) = self.conns.get_mut(index as usize) else {
+                continue;
+            };
+            conn.dirty = false;
+            if may_be_at_once && conn.may_send_at_once() {
+                if let Some((sqe, sent)) = conn.seal_at_once(index, &mut self.generations) {
+                    self.driver.submit(sqe, sent.token());
+                    self.at_once.push(sent);
+                    continue;
+                }
             }
+            conn.make_send(index, &mut self.generations, &mut self.driver);
         }
+        self.dirty.clear();
     }
 
     /// The completion of a send.
@@ -300,29 +333,14 @@ impl Io {
             return self.on_empty_send(token.index, -cqe.result);
         }
         conn.active_ns = now_ns;
-        self.end_send(token.index, count);
-    }
-
-    /// The send in flight is over, and `count` bytes of it were taken, one at least.
-    #[inline]
-    pub(super) fn end_send(&mut self, index: u32, count: usize) {
-        let Some(conn) = self.conns.get_mut(index as usize) else {
-            return;
-        };
-        conn.send = None;
-        let mut unsent = 0;
-        if let Some(lane) = &mut conn.lane {
-            lane.outbound.advance(count, &mut self.spent_segments);
-            unsent = lane.outbound.bytes();
-            self.lanes.rest(&mut conn.lane);
-        }
-        conn.taken += count as u64;
         self.tally.sent += count as u64;
-        if unsent < HIGH_WATER_BYTES {
-            conn.writer.wake(&mut self.wakers);
-        }
-        if unsent > 0 || !conn.stage.is_open() {
-            self.after_send(index);
+        if !conn.end_send(
+            count,
+            &mut self.lanes,
+            &mut self.wakers,
+            &mut self.spent_segments,
+        ) {
+            self.after_send(token.index);
         }
     }
 
@@ -338,6 +356,7 @@ impl Io {
         }
         if errno > 0 && errno != libc::EINTR && errno != libc::EAGAIN {
             conn.write_errno.get_or_insert(errno as u16);
+            conn.no_longer_plain();
             conn.reader.wake(&mut self.wakers);
             conn.writer.wake(&mut self.wakers);
         }
@@ -345,12 +364,13 @@ impl Io {
     }
 
     /// A send is over and more is queued, or the record is closing.
-    fn after_send(&mut self, index: u32) {
+    #[cold]
+    pub(super) fn after_send(&mut self, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
         let open = conn.stage.is_open();
-        conn.make_send(index, &mut self.generations, &mut self.driver, None);
+        conn.make_send(index, &mut self.generations, &mut self.driver);
         if !open {
             self.note_unacked(index);
             self.step_closing(index);

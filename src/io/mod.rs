@@ -132,10 +132,8 @@ impl Leftovers {
     /// Whether there is nothing to do.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.wakers.is_empty()
-            && self.spawns.is_empty()
-            && self.spent_wakers.is_empty()
-            && self.spent_segments.is_empty()
+        let spent = self.spent_wakers.len() | self.spent_segments.len();
+        self.wakers.len() | self.spawns.len() | spent == 0
     }
 
     /// Wakes, runs and drops; a panic of one (a foreign waker's, a destructor's) harms no other.
@@ -318,7 +316,8 @@ impl Io {
     /// Whether something waits to be woken or dropped.
     #[inline]
     pub(crate) fn has_leftovers(&self) -> bool {
-        !(self.wakers.is_empty() && self.spent_wakers.is_empty() && self.spent_segments.is_empty())
+        // One question, for a core with one connection asks it five times for each request.
+        self.wakers.len() | self.spent_wakers.len() | self.spent_segments.len() != 0
     }
 
     /// Takes every timer but the connections' own out of the wheel, to be dropped outside of the

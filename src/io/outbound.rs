@@ -105,43 +105,27 @@ impl Outbound {
 
     /// The send of what is queued, and its bytes, where it can be over at once: one segment of our
     /// own that fits the socket, as nearly always; seals it. Only when none is in flight.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn seal_at_once(&mut self, fd: RawFd) -> Option<(Sqe, u32)> {
-        if self.bytes > AT_ONCE_BYTES || matches!(self.segments.only()?, Segment::Bytes(_)) {
-            return None;
-        }
-        match self.seal_only(fd)? {
-            Sqe::Send { fd, from, len } => Some((Sqe::SendAtOnce { fd, from, len }, len)),
-            _ => None,
-        }
-    }
-
-    /// The send of what is queued, where that is one segment; seals it. Only when none is in flight.
-    #[inline]
-    pub(crate) fn seal_only(&mut self, fd: RawFd) -> Option<Sqe> {
         debug_assert_eq!(self.sealed, 0, "one send at a time");
-        let head = self.segments.only()?.bytes();
-        if head.len() > SEND_BYTES {
+        let head: &[u8] = match self.segments.only()? {
+            Segment::Chunk(chunk) => chunk,
+            Segment::Tail(bytes) => bytes,
+            Segment::Bytes(_) => return None,
+        };
+        if self.bytes > AT_ONCE_BYTES {
             return None;
         }
         self.sealed = 1;
         let head = &head[self.offset..];
-        Some(Sqe::Send {
-            fd,
-            from: head.as_ptr(),
-            len: head.len() as u32,
-        })
+        let (from, len) = (head.as_ptr(), head.len() as u32);
+        Some((Sqe::SendAtOnce { fd, from, len }, len))
     }
 
     /// The send of what is queued, as much as one send covers; seals it. Only when none is in
     /// flight and something is queued.
     pub(crate) fn seal(&mut self, fd: RawFd) -> Option<Sqe> {
         debug_assert_eq!(self.sealed, 0, "one send at a time");
-        self.seal_only(fd).or_else(|| self.seal_several(fd))
-    }
-
-    /// As `seal`, where there may be several segments, or more than one send covers.
-    fn seal_several(&mut self, fd: RawFd) -> Option<Sqe> {
         let head = self.segments.front()?.bytes();
         let head = &head[self.offset..];
         if self.segments.len() == 1 || head.len() >= SEND_BYTES {
@@ -175,21 +159,23 @@ impl Outbound {
     }
 
     /// The send in flight is over and the kernel took `count` bytes. What is sent whole goes to
-    /// `spent`: its memory may be the user's, whose destructor must not run in here.
+    /// `spent`: its memory may be the user's, whose destructor must not run in here. How many bytes
+    /// the kernel has not taken.
     #[inline]
-    pub(crate) fn advance(&mut self, count: usize, spent: &mut Vec<Segment>) {
+    pub(crate) fn advance(&mut self, count: usize, spent: &mut Vec<Segment>) -> usize {
         self.sealed = 0;
         let all = count == self.bytes && self.gather.is_none();
         if all && matches!(self.segments.only(), Some(Segment::Chunk(_))) {
             // All is sent, and it was one chunk, as nearly always: its destructor is ours.
             self.bytes = 0;
             self.offset = 0;
-            drop(self.segments.pop_front());
-            return;
+            self.segments.drop_only();
+            return 0;
         }
         self.bytes -= count.min(self.bytes);
         self.offset += count;
         self.retire(spent);
+        self.bytes
     }
 
     /// Takes out what was sent whole.

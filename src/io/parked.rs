@@ -53,6 +53,7 @@ impl Parked {
     }
 
     /// As `wake`, where somebody waits.
+    #[inline]
     fn wake_now(&mut self, wakers: &mut Vec<Waker>) {
         self.waker.unmark();
         if !self.waker.wake_own() {

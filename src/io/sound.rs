@@ -3,7 +3,7 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
-use super::conn::{Conn, Origin, Recv};
+use super::conn::{Conn, Incoming, Origin, Recv};
 
 impl Io {
     /// What in the books contradicts something else, if anything does.
@@ -65,6 +65,14 @@ impl Conn {
     fn contradiction(&self) -> Option<&'static str> {
         if self.is_closed() && self.in_kernel() {
             return Some("is closed, and the kernel has an operation of it");
+        }
+        let has_met_nothing = self.stage.is_open()
+            && self.incoming == Incoming::Open
+            && self.write_errno.is_none()
+            && !self.told
+            && !self.fin_sent;
+        if self.is_plain() != has_met_nothing {
+            return Some("is taken for what it is not");
         }
         if self.is_closed() != self.fd.is_none() {
             return Some("has no descriptor, or one too many");

@@ -94,6 +94,7 @@ impl Io {
         }
         if let Some(conn) = self.conn(index) {
             conn.told = true;
+            conn.no_longer_plain();
             conn.between = false;
         }
     }
@@ -119,6 +120,7 @@ impl Io {
         }
         if let Some(conn) = self.conns.get_mut(index as usize) {
             conn.told = true;
+            conn.no_longer_plain();
             conn.reader.wake(&mut self.wakers);
         }
     }

@@ -186,6 +186,7 @@ impl NextRequest<'_> {
 }
 
 impl Drop for NextRequest<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.waits {
             let Record { local, index } = self.record;

@@ -174,6 +174,20 @@ impl Clone for Chunk {
 }
 
 impl Chunk {
+    /// Counts no more at its home. Only for `drop`, and once.
+    #[inline(never)]
+    fn leave_home(&mut self) {
+        match self.home {
+            // SAFETY: the owner of a chunk of this home is the memory of the pool in which it
+            // counts, and it ends here.
+            Home::Pool => unsafe { Buffers::release(self.owner.cast(), self.id) },
+            // SAFETY: the owner of a chunk of this home came from `Rc::into_raw`, and this chunk
+            // is one of its strong counts.
+            Home::Heap => drop(unsafe { Rc::from_raw(self.owner.as_ptr().cast::<Heap>()) }),
+            Home::Nowhere => {}
+        }
+    }
+
     /// A copy in memory of its own.
     fn copied(&self) -> Chunk {
         let bytes: Rc<Heap> = Rc::new(self.as_ref().into());
@@ -193,14 +207,9 @@ impl Chunk {
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        match self.home {
-            // SAFETY: the owner of a chunk of this home is the memory of the pool in which it
-            // counts, and it ends here.
-            Home::Pool => unsafe { Buffers::release(self.owner.cast(), self.id) },
-            // SAFETY: the owner of a chunk of this home came from `Rc::into_raw`, and this chunk
-            // is one of its strong counts.
-            Home::Heap => drop(unsafe { Rc::from_raw(self.owner.as_ptr().cast::<Heap>()) }),
-            Home::Nowhere => {}
+        // Small, so that it is no call: a chunk that was moved on leaves an empty one behind.
+        if self.home != Home::Nowhere {
+            self.leave_home();
         }
     }
 }

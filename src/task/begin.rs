@@ -100,11 +100,14 @@ impl<M, F, E: Ended> Begin<M, F, E>
 where
     M: FnOnce() -> F,
 {
-    /// Makes the future.
+    /// Makes the future, if it is asked for and not made.
     #[cold]
-    fn make(&mut self) {
+    fn make_if_asked(&mut self) {
+        if self.stage() != ASKED {
+            return;
+        }
         self.set_stage(OVER);
-        // SAFETY: this is what was there before the line above: `poll`, the only caller, asks.
+        // SAFETY: this is what was there before the line above.
         let asked = unsafe { &mut self.work.asked };
         // SAFETY: the stage says now that it is not.
         let make = unsafe { ManuallyDrop::take(asked) };
@@ -129,8 +132,8 @@ where
         // nobody is given a pinned reference to it. The future itself is only borrowed, and dropped
         // where it lies.
         let this = unsafe { self.get_unchecked_mut() };
-        if this.stage() == ASKED {
-            this.make();
+        if this.stage() != RUNS {
+            this.make_if_asked();
         }
         if this.stage() == RUNS {
             // SAFETY: the stage says that this is what is there.
