@@ -23,7 +23,7 @@ use crate::ring::sys::event::EventFd;
 use crate::shared::{Shared, progress};
 use crate::shutdown::coordinator::Coordinator;
 use crate::shutdown::signals::Signals;
-use crate::sync::Arc;
+use crate::sync::{Arc, Mutex, lock};
 use crate::task::Kind;
 
 /// Cores that are ready and wait for something to do.
@@ -161,7 +161,8 @@ impl Runtime {
     /// Runs `main` on every core, until a stop has ended all of them, and gives the report.
     ///
     /// The future that `main` makes is its core's main future: when all have ended the runtime
-    /// stops, and when one ends in an error it stops at once, and the error is in the report.
+    /// stops, and when one ends in an error it stops at once, and the error is in the report. Every
+    /// core begins its main before it runs what another main sends it.
     ///
     /// # Errors
     ///
@@ -183,14 +184,7 @@ impl Runtime {
         Fut: Future<Output = io::Result<()>> + 'static,
     {
         let site = Location::caller();
-        let main = Arc::new(main);
-        for station in &self.shared.stations {
-            let main = main.clone();
-            let letter = Box::new(move || begin_main(&*main, site));
-            // Only a core that has failed already takes no letter; its report says so.
-            let _failed = station.mailbox.post(letter, &self.shared.foreign_letters);
-        }
-        drop(main);
+        self.post_mains(&Arc::new(main), site);
         self.ran = true;
         let (report, keepers) = self.coordinator().run();
         self.join(&report);
@@ -198,6 +192,32 @@ impl Runtime {
         self.shared.board.conclude(&report);
         drop(keepers.dead_man);
         Ok(report)
+    }
+
+    /// Sends every core its main.
+    ///
+    /// None begins before the last was sent, so that it stands in each mailbox before whatever
+    /// another main may send there: a letter that hangs would otherwise keep a core from a main, and
+    /// so from a listener, that it was to begin with.
+    fn post_mains<F, Fut>(&self, main: &Arc<F>, site: &'static Location<'static>)
+    where
+        F: Fn(Core) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = io::Result<()>> + 'static,
+    {
+        let all_sent = Arc::new(Mutex::new(()));
+        let sending = lock(&all_sent);
+        for station in &self.shared.stations {
+            let (main, all_sent) = (main.clone(), all_sent.clone());
+            let letter = Box::new(move || {
+                // This thread needs a processor for a few stores and rings; nothing else is waited
+                // for here, and never again.
+                drop(lock(&all_sent));
+                begin_main(&*main, site);
+            });
+            // Only a core that has failed already takes no letter; its report says so.
+            let _failed = station.mailbox.post(letter, &self.shared.foreign_letters);
+        }
+        drop(sending);
     }
 
     /// The coordinator of this runtime.

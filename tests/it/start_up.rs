@@ -6,9 +6,11 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, ErrorKind};
+use evenfall::{Cores, ErrorKind, spawn_on};
 use serde_json::json;
 
 use crate::args::Args;
@@ -24,6 +26,7 @@ promises![
     a_signal_for_a_runtime_that_never_ran_does_what_it_did_before,
     an_earlier_handler_hears_once_of_a_signal_for_a_runtime_that_never_ran,
     a_core_that_fails_to_start_fails_build_and_leaves_nothing,
+    every_core_begins_its_main_before_what_another_main_sends_it,
 ];
 
 /// Starts that are swept.
@@ -142,6 +145,15 @@ fn a_core_that_fails_to_start_fails_build_and_leaves_nothing() {
     );
 }
 
+/// The thread that sends the mains loses its processor to the first core as soon as that has one.
+fn every_core_begins_its_main_before_what_another_main_sends_it() {
+    for _ in 0..5 {
+        let ended = Program::role("starts", &["case=mains"]).finish();
+        ended.report(0).loses_nothing();
+        assert_eq!(ended.json("facts ")["begun"], true);
+    }
+}
+
 /// Builds and perhaps runs a runtime, as the case says.
 pub(crate) fn starts(mut args: Args) -> ExitCode {
     let case: String = args.take("case").expect("case is what happens");
@@ -159,6 +171,7 @@ pub(crate) fn starts(mut args: Args) -> ExitCode {
             dropped_handled()
         }
         "refused" => refused(),
+        "mains" => mains(),
         _ => panic!("no case {case}"),
     }
 }
@@ -215,22 +228,54 @@ fn dropped_handled() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+fn two_cores() -> evenfall::Builder {
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(cpus >= 2, "this test needs two processors");
+    crate::process::builder().cores(Cores::Count(2))
+}
+
+/// The main of core 0 looks, on core 1, whether that core's main has begun, and keeps its processor
+/// until it knows.
+fn mains() -> ExitCode {
+    static BEGUN: AtomicBool = AtomicBool::new(false);
+    let seen = Arc::new(OnceLock::new());
+    let found = seen.clone();
+    let runtime = two_cores().build().expect("a runtime");
+    let first = core_affinity::get_core_ids().expect("this process may run somewhere")[0];
+    assert!(core_affinity::set_for_current(first), "where core 0 is");
+    sys::run_only_when_idle().expect("a thread may want less");
+    let result = runtime.run(move |core| {
+        if core.index() == 1 {
+            BEGUN.store(true, Ordering::Release);
+        }
+        let found = found.clone();
+        async move {
+            if core.index() == 0 {
+                let looks = found.clone();
+                let look = move || async move { looks.set(BEGUN.load(Ordering::Acquire)) };
+                drop(spawn_on(1, look).expect("no stop has begun"));
+                let began = Instant::now();
+                while found.get().is_none() && began.elapsed() < WATCHDOG {
+                    std::hint::spin_loop();
+                }
+            }
+            Ok(())
+        }
+    });
+    conclude(result, &json!({ "begun": seen.get() }))
+}
+
 /// Builds with ever more descriptors allowed, until it is enough.
 fn refused() -> ExitCode {
-    let two = || {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        assert!(cpus >= 2, "this test needs two processors");
-        crate::process::builder().cores(Cores::Count(2))
-    };
     // What is made once in a process's life is made here.
-    drop(two().build().expect("a runtime"));
+    drop(two_cores().build().expect("a runtime"));
     let own = std::process::id();
     let before = left_behind();
     let blocked = sys::signals_in(own, "SigBlk");
     let (mut wrong, mut refused) = (Vec::new(), Vec::new());
     for limit in 3..200u64 {
         sys::limit_fds_for_now(limit).expect("a soft limit");
-        let built = two().build();
+        let built = two_cores().build();
         // Enough to look at what is left.
         sys::limit_fds_for_now(1_000).expect("a soft limit");
         match built {
