@@ -142,7 +142,8 @@ impl Shutdown {
 
     /// The length of one turn, during a stop, that makes a core a stuck one. The
     /// others then stop without it. Default 1 s; less than 50 ms, which is how often
-    /// the cores are looked at, counts as 50 ms.
+    /// the cores are looked at, counts as 50 ms. Time in which other threads keep the core from its
+    /// processor is no part of it.
     ///
     /// This is all the time a core that hangs is given once the others are done; see what becomes
     /// of it in [`CoreOutcome::Stuck`](crate::report::CoreOutcome::Stuck).

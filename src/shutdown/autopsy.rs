@@ -32,11 +32,20 @@ impl Asked {
     }
 }
 
+/// Whether the core of `station` has a processor, or waits for one.
+pub(super) fn is_ready(station: &Station) -> bool {
+    station.pulse.thread().is_some_and(wants_processor)
+}
+
+/// Whether a thread is on a processor, or waits for one.
+fn wants_processor(thread: u32) -> bool {
+    read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R')
+}
+
 /// Whether a thread is ready and has hardly been on a processor since it had been for `before_ns`.
 fn is_starved_since(before_ns: u64, thread: u32) -> bool {
-    let ready = read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R');
     let now_ns = on_processor_ns(thread).unwrap_or(u64::MAX);
-    ready && now_ns.saturating_sub(before_ns) < ns(LAST_WORDS) / 4
+    wants_processor(thread) && now_ns.saturating_sub(before_ns) < ns(LAST_WORDS) / 4
 }
 
 /// Where the core of `station` hangs, at the end of a stop that began at `start_ns`.

@@ -14,8 +14,9 @@ use crate::report::{Report, Straggler, Trigger, TriggerKind, ms_from};
 use crate::ring::sys::dead_man::DeadMan;
 use crate::ring::sys::event::wait_readable;
 use crate::ring::sys::signal::exit_now;
+use crate::ring::sys::thread;
 use crate::shared::{Request, Shared, Station, progress};
-use crate::shutdown::autopsy::Asked;
+use crate::shutdown::autopsy::{self, Asked};
 use crate::shutdown::signals::Signals;
 use crate::shutdown::stalls::StallWatch;
 use crate::shutdown::watch::Watch;
@@ -246,6 +247,8 @@ impl Coordinator {
         let stations = self.shared.stations.iter().enumerate();
         for ((core, station), watch) in stations.zip(&mut self.watches) {
             let turn_ns = station.pulse.turn_ns();
+            let cpu_ns = || station.pulse.thread().map_or(0, thread::cpu_ns_of);
+            watch.weigh(now_ns, turn_ns, cpu_ns, || autopsy::is_ready(station));
             // Nobody looked before the stop: the process may have been suspended until just now, in
             // the middle of a turn that has looked long ever since.
             let is_older = turn_ns.is_some_and(|began_ns| began_ns < start_ns);

@@ -162,6 +162,8 @@
 //! During a stop the cores are looked at every 50 ms. One whose turn has lasted for
 //! [`stuck_after`](crate::Shutdown::stuck_after) is *stuck*, but not before it was seen for 50 ms, or
 //! 100 ms where it had begun before the stop: the process may just have been continued (SIGCONT).
+//! Neither counts time in which the core's thread was ready and other threads had its processor, all
+//! but a sixteenth of the time between two looks.
 //!
 //! - The others go on as if it were not there. They agree without it that all is quiet, run their
 //!   hooks and close; their clients notice nothing. [`Runtime::run`](crate::Runtime::run) returns
@@ -175,9 +177,9 @@
 //!   If they have left Draining without it, what it still had is named in the report.
 //! - If it does not come back, the report says which task it runs, where that was spawned, since
 //!   when, and the state, system call and wait channel of its thread; the exit code is 82.
-//! - A core that would go on, but whose processor other threads have, looks the same. If its turn is
-//!   shorter than that at the hard deadline, it is asked twice, which may cost `run` 40 ms more; and
-//!   if nothing comes even then, the report says that it was kept from its processor.
+//! - A core that would go on, but whose processor other threads have, is waited for, up to the hard
+//!   deadline. There it is asked twice, which may cost `run` 40 ms more; and if nothing comes even
+//!   then, the report says that it was kept from its processor.
 //!
 //! Whoever wants to hear of such a core while nothing stops asks for that with
 //! [`Builder::stall_after`](crate::Builder::stall_after), and subscribes to

@@ -12,10 +12,18 @@
 //!
 //! A turn counts only from when the process last came back from a suspension, and is never held
 //! against a core at first sight; one that is older than the stop is seen for two heartbeats first,
-//! because before a stop nobody looks, and nobody notices a suspension. Otherwise whoever continues a process that was stopped in the
-//! middle of a turn would find a core that had been at it for hours.
+//! because before a stop nobody looks, and nobody notices a suspension. Otherwise whoever continues a
+//! process that was stopped in the middle of a turn would find a core that had been at it for hours.
+//!
+//! Nor does the time count in which the core's thread was ready and had no processor, as far as
+//! somebody looked ([`weigh`](Watch::weigh)): such a core hangs in nobody's code.
 
 #![forbid(unsafe_code)]
+
+/// A thread that had less than one in so many parts of the time between two looks, and wanted more,
+/// was starved. One that computes has its share of a busy processor: more than that, up to a dozen
+/// rivals, and a turn that computes for too long is too long.
+const STARVED_PART: u64 = 16;
 
 /// The watch over one core.
 #[derive(Clone, Copy, Debug, Default)]
@@ -34,11 +42,55 @@ struct Turn {
     began_ns: u64,
     /// When it was first seen (ns).
     seen_ns: u64,
+    /// When its thread's processor time was last read (ns), and what it was then (ns).
+    weighed: Option<(u64, u64)>,
+    /// How long its thread was seen to be kept from its processor (ns).
+    starved_ns: u64,
     /// Whether it was found too long. Stays until the turn is over.
     stuck: bool,
 }
 
 impl Watch {
+    /// Before a look: the thread of a core whose turn began at `turn_ns` has used `cpu_ns` of
+    /// processor time so far. If it had hardly any since the last look, `is_ready` says whether it
+    /// wants some, or sleeps.
+    pub(crate) fn weigh(
+        &mut self,
+        now_ns: u64,
+        turn_ns: Option<u64>,
+        cpu_ns: impl FnOnce() -> u64,
+        is_ready: impl FnOnce() -> bool,
+    ) {
+        let Some(began_ns) = turn_ns else {
+            return;
+        };
+        let turn = self.see(now_ns, began_ns);
+        if turn.stuck {
+            return;
+        }
+        let cpu_ns = cpu_ns();
+        if let Some((looked_ns, before_ns)) = turn.weighed {
+            let gone_ns = now_ns.saturating_sub(looked_ns);
+            let had_ns = cpu_ns.saturating_sub(before_ns);
+            if had_ns < gone_ns / STARVED_PART && is_ready() {
+                turn.starved_ns += gone_ns;
+            }
+        }
+        turn.weighed = Some((now_ns, cpu_ns));
+    }
+
+    /// The turn that began at `began_ns`, seen before or not.
+    fn see(&mut self, now_ns: u64, began_ns: u64) -> &mut Turn {
+        let known = self.turn.filter(|turn| turn.began_ns == began_ns);
+        self.turn.insert(known.unwrap_or(Turn {
+            began_ns,
+            seen_ns: now_ns,
+            weighed: None,
+            starved_ns: 0,
+            stuck: false,
+        }))
+    }
+
     /// Looks at a core whose turn began at `turn_ns`, if it is in one. Whether it is stuck: its
     /// turn has lasted for `stuck_after_ns`, and was seen first `seen_for_ns` ago.
     pub(crate) fn look(
@@ -52,16 +104,11 @@ impl Watch {
             self.turn = None;
             return false;
         };
-        let turn = match &mut self.turn {
-            Some(turn) if turn.began_ns == began_ns => turn,
-            place => place.insert(Turn {
-                began_ns,
-                seen_ns: now_ns,
-                stuck: false,
-            }),
-        };
-        let lasts_ns = now_ns.saturating_sub(began_ns.max(self.resumed_ns));
-        let watched_ns = now_ns.saturating_sub(turn.seen_ns);
+        let resumed_ns = self.resumed_ns;
+        let turn = self.see(now_ns, began_ns);
+        let starved_ns = turn.starved_ns;
+        let since = |at_ns: u64| now_ns.saturating_sub(at_ns).saturating_sub(starved_ns);
+        let (lasts_ns, watched_ns) = (since(began_ns.max(resumed_ns)), since(turn.seen_ns));
         turn.stuck |= lasts_ns >= stuck_after_ns && watched_ns >= seen_for_ns;
         turn.stuck
     }
@@ -69,6 +116,12 @@ impl Watch {
     /// The process was suspended, until now.
     pub(crate) fn resume(&mut self, now_ns: u64) {
         self.resumed_ns = now_ns;
+        if let Some(turn) = &mut self.turn {
+            // What it lacked before does not count with the time before, and nobody had a processor
+            // meanwhile.
+            turn.starved_ns = 0;
+            turn.weighed = None;
+        }
     }
 
     /// Whether the core was stuck when it was looked at last.
@@ -118,6 +171,59 @@ mod tests {
             assert!(!watch.look(1_600 * MS, next, AFTER, HEARTBEAT), "{next:?}");
             assert!(!watch.is_stuck());
         }
+    }
+
+    /// Looks at a turn that began at 0 each heartbeat for `AFTER` and two heartbeats more, at a thread
+    /// that is ready or not and has this much of each heartbeat. Whether it was found stuck.
+    fn found_stuck(ready: bool, had_ns: u64) -> bool {
+        let mut watch = Watch::default();
+        let looks = AFTER / HEARTBEAT + 2;
+        (0..=looks).any(|look| {
+            let now_ns = look * HEARTBEAT;
+            watch.weigh(now_ns, Some(0), || look * had_ns, || ready);
+            watch.look(now_ns, Some(0), AFTER, HEARTBEAT)
+        })
+    }
+
+    #[test]
+    fn a_core_that_wants_a_processor_and_has_none_is_not_stuck() {
+        assert!(!found_stuck(true, 0));
+        assert!(!found_stuck(true, HEARTBEAT / STARVED_PART - 1));
+    }
+
+    #[test]
+    fn a_core_that_sleeps_or_computes_is_stuck() {
+        assert!(found_stuck(false, 0), "it sleeps");
+        assert!(found_stuck(true, HEARTBEAT), "it computes");
+        assert!(
+            found_stuck(true, HEARTBEAT / STARVED_PART),
+            "it has its share"
+        );
+    }
+
+    #[test]
+    fn a_core_that_was_starved_is_stuck_that_much_later() {
+        let mut watch = Watch::default();
+        let lean = 10;
+        let stuck_at = (0..200u64).find(|look| {
+            let now_ns = look * HEARTBEAT;
+            let cpu_ns = || now_ns.saturating_sub(lean * HEARTBEAT);
+            watch.weigh(now_ns, Some(0), cpu_ns, || true);
+            watch.look(now_ns, Some(0), AFTER, HEARTBEAT)
+        });
+        let later = stuck_at.map(|look| look * HEARTBEAT - AFTER);
+        assert_eq!(later, Some(lean * HEARTBEAT));
+    }
+
+    #[test]
+    fn a_suspension_is_not_counted_twice() {
+        let mut watch = Watch::default();
+        watch.weigh(0, Some(0), || 0, || true);
+        let _seen = watch.look(0, Some(0), AFTER, HEARTBEAT);
+        watch.resume(90_000 * MS);
+        watch.weigh(90_000 * MS, Some(0), || 0, || true);
+        watch.weigh(91_000 * MS, Some(0), || 1_000 * MS, || true);
+        assert!(watch.look(91_000 * MS, Some(0), AFTER, HEARTBEAT));
     }
 
     #[test]

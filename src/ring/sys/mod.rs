@@ -43,6 +43,6 @@ fn read_clock(clock: libc::clockid_t) -> u64 {
     // SAFETY: clock_gettime(2) writes one timespec, and `time` is one; it keeps no reference. If it
     // fails `time` stays 0.
     let _always = unsafe { libc::clock_gettime(clock, &raw mut time) };
-    // Neither of the two clocks that are asked for is ever negative.
+    // None of the clocks that are asked for is ever negative.
     (time.tv_sec as u64).wrapping_mul(1_000_000_000) + time.tv_nsec as u64
 }
