@@ -194,6 +194,12 @@ async fn live_with_a_million(
     let bytes = sys::lent().1 - before;
     facts.lock().expect("no panic holds it")["bytes"] = bytes.into();
     if how == "cut" {
+        // Otherwise the last task's end would be that of a million wakers, all in one destructor.
+        while !wakers.borrow().is_empty() {
+            let kept = wakers.borrow().len().saturating_sub(1_000);
+            wakers.borrow_mut().truncate(kept);
+            yield_now().await;
+        }
         core.handle().shutdown();
         return pending().await;
     }
