@@ -24,9 +24,9 @@ use std::time::Duration;
 use socket2::SockRef;
 
 use super::conn::Origin;
-use super::drain::Drain;
 use super::errors::Refusal;
 use super::listening::{Open, Source};
+use super::sweep::Drain;
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;

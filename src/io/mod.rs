@@ -28,6 +28,7 @@ mod sequences;
 mod sound;
 mod spread;
 mod stage;
+mod sweep;
 pub(crate) mod tally;
 mod telling;
 pub(crate) mod timer;
