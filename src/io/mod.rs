@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod accept;
 pub(crate) mod asks;
 mod at_once;
 pub(crate) mod closing;

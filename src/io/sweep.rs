@@ -14,8 +14,9 @@
 use std::os::fd::AsFd;
 
 use super::Io;
+use super::accept::Accept;
 use super::drain::first_byte_wait_ns;
-use super::listener::{Accept, Listener};
+use super::listener::Listener;
 use super::listening::Swept;
 use crate::clock::ns;
 use crate::config::{HANDSHAKE_RECENT, SWEEP_RETRY, WINDOW_MAX, WINDOW_MIN};
