@@ -19,6 +19,7 @@ mod few;
 mod flow;
 mod gate;
 mod lane;
+mod linger;
 pub(crate) mod listener;
 pub(crate) mod listening;
 pub(crate) mod outbound;
