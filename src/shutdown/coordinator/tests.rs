@@ -8,6 +8,7 @@ mod scripted;
 
 use crate::config::Shutdown;
 use crate::hooks::StartAnywhere;
+use crate::shared::{Request, Station, progress};
 use Phase::{Closing, Draining, Hooks, Notice};
 use scripted::{Ask, MS, NEVER, Part, Stage, stop};
 
