@@ -21,6 +21,7 @@
 //! | More completions than their queue holds | The kernel keeps them; none is lost | `src/ring/tests/queues.rs::completions_that_find_their_queue_full_are_not_lost` |
 //! | More submissions than their queue holds | They wait in a list, in their order; also cancels | `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
 //! | No receive buffer is left | Receives wait in a list, longest first, and go on as buffers come back | `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
+//! | The same, and a peer goes on sending to a connection that is not read | It is not fed: it holds no more than its limit and what one receive brings | `src/io/sequences/limits.rs::a_connection_that_has_its_fill_is_not_fed_for_want_of_buffers` |
 //! | The kernel refuses to enter the ring | That core ends, as one whose turn panics | `failure::a_core_whose_ring_fails_stops_the_runtime_and_fails_alone` |
 //! | A core gets no processor | It is not taken for one that hangs | `starved::a_core_that_has_no_processor_is_said_to_have_none` |
 //!

@@ -273,11 +273,19 @@ impl Io {
             if let Some(conn) = self.conn(index) {
                 if conn.recv == Recv::Starved {
                     conn.recv = Recv::Off;
-                    self.arm_recv(index);
-                    ready -= 1;
+                    // Its limit may have stopped it at the same moment: then it waits for its reader.
+                    // Fed all the same it would hold all that its peer cares to send.
+                    self.resume_recv(index);
+                    ready -= u32::from(self.is_armed(index));
                 }
             }
         }
+    }
+
+    /// Whether the kernel receives for the record.
+    fn is_armed(&self, index: u32) -> bool {
+        let conn = self.conns.get(index as usize);
+        conn.is_some_and(|conn| matches!(conn.recv, Recv::Armed(_)))
     }
 
     /// Remembers that the record has a send to make at the end of this turn.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 mod at_once;
+mod limits;
 mod listeners;
 mod streams;
 

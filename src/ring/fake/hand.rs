@@ -122,6 +122,16 @@ impl Kernel {
         true
     }
 
+    /// The receive on a socket meets that no buffer is left, and ends. Whether there was one.
+    pub(crate) fn lacks_buffers(&mut self, socket: usize) -> bool {
+        let receive = |op: &Op| matches!(op.sqe, Sqe::RecvMulti { .. });
+        let at = self.op_on(Some(socket), receive);
+        if let Some(at) = at {
+            self.end(at, -libc::ENOBUFS, 0);
+        }
+        at.is_some()
+    }
+
     /// The peer's FIN comes.
     pub(crate) fn fin_comes(&mut self, socket: usize) -> bool {
         let from = &mut self.sockets[socket];

@@ -293,7 +293,7 @@ impl Kernel {
             let open = !(socket.closed || socket.dead || socket.failed);
             // With more than that taken in it may have been stopped by the limit.
             let little = socket.read < CONN_INBOUND_BYTES as u64 / 2;
-            open && ((socket.starved && buffers) || (socket.cut_short && little))
+            open && little && ((socket.starved && buffers) || socket.cut_short)
         };
         if self.sockets.iter().any(forgotten) {
             self.breaks("a receive that has ended was not armed again".to_owned());
