@@ -272,7 +272,11 @@ impl CoreStop {
             .io
             .borrow_mut()
             .begin_drain(grace, self.deadlines.drain);
-        let cancelled = local.io.borrow_mut().end_late_timers(self.deadlines.drain);
+        let deadline_ns = self.deadlines.drain;
+        let cancelled = local
+            .io
+            .borrow_mut()
+            .end_late_timers(deadline_ns, &|| local.goes_on());
         let count = local.timers_cancelled.get() + cancelled.len() as u64;
         local.timers_cancelled.set(count);
         drop_timers(local, cancelled);

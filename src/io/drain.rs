@@ -19,6 +19,9 @@ use crate::clock::ns;
 use crate::config::{DRAIN_BATCH, FIRST_BYTE_TTL_MIN, RETRANSMISSION, WINDOW_MIN};
 use crate::report::Gate;
 
+/// After how many timers a core that looks through all it has shows that it goes on.
+pub(super) const TIMERS_BETWEEN: u64 = 1024;
+
 /// The drain of one core's connections.
 #[derive(Debug)]
 pub(crate) struct Draining {
@@ -185,13 +188,20 @@ impl Io {
     }
 
     /// Cancels delayed spawns that are due after `deadline_ns`, and ends intervals. The spawns
-    /// come back: their destructors are user code.
-    pub(crate) fn end_late_timers(&mut self, deadline_ns: u64) -> Vec<Timer> {
+    /// come back: their destructors are user code. `goes_on` is called now and then.
+    pub(crate) fn end_late_timers(&mut self, deadline_ns: u64, goes_on: &dyn Fn()) -> Vec<Timer> {
         let deadline = tick(deadline_ns);
-        let mut ended = self.wheel.extract(&mut |at, timer| match timer {
-            Timer::Spawn(_) => at > deadline,
-            Timer::Interval(_) => true,
-            _ => false,
+        let mut looked = 0;
+        let mut ended = self.wheel.extract(&mut |at, timer| {
+            looked += 1;
+            if looked % TIMERS_BETWEEN == 0 {
+                goes_on();
+            }
+            match timer {
+                Timer::Spawn(_) => at > deadline,
+                Timer::Interval(_) => true,
+                _ => false,
+            }
         });
         let mut spawns = Vec::new();
         for timer in ended.drain(..) {

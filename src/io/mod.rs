@@ -52,7 +52,7 @@ use crate::sync::Arc;
 use crate::wheel::Wheel;
 use at_once::AtOnce;
 use conn::Conn;
-use drain::Draining;
+use drain::{Draining, TIMERS_BETWEEN};
 use lane::Lanes;
 use listener::Listener;
 use listening::Listening;
@@ -324,11 +324,16 @@ impl Io {
     }
 
     /// Takes every timer but the connections' own out of the wheel, to be dropped outside of the
-    /// borrow.
-    pub(crate) fn end_all_timers(&mut self) -> Vec<Timer> {
-        let mut ended = self
-            .wheel
-            .extract(&mut |_, timer| !matches!(timer, Timer::Conn { .. }));
+    /// borrow. `goes_on` is called now and then.
+    pub(crate) fn end_all_timers(&mut self, goes_on: &dyn Fn()) -> Vec<Timer> {
+        let mut looked = 0;
+        let mut ended = self.wheel.extract(&mut |_, timer| {
+            looked += 1;
+            if looked % TIMERS_BETWEEN == 0 {
+                goes_on();
+            }
+            !matches!(timer, Timer::Conn { .. })
+        });
         // What is due and was not reached by the budget is in no slot of the wheel any more.
         while let Some(timer) = self.wheel.pop_expired() {
             match timer {

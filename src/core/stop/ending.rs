@@ -65,7 +65,7 @@ impl CoreStop {
         self.returned += station.give_back_letters(&mut || local.goes_on());
         local.tasks.drop_all(&|_| true, &|| local.goes_on());
         local.hooks.note_all_unrun(local.since_trigger_ms());
-        let timers = local.io.borrow_mut().end_all_timers();
+        let timers = local.io.borrow_mut().end_all_timers(&|| local.goes_on());
         let spawns = timers.iter().filter(|timer| timer.is_spawn()).count() as u64;
         let cancelled = local.timers_cancelled.get() + spawns;
         local.timers_cancelled.set(cancelled);

@@ -11,6 +11,7 @@ mod at_once;
 mod limits;
 mod listeners;
 mod streams;
+mod timers;
 
 use std::time::Duration;
 
