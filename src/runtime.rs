@@ -110,7 +110,7 @@ impl Runtime {
     ///
     /// When the address cannot be had; the error names cause and remedy.
     pub fn bind(&mut self, address: impl ToSocketAddrs) -> Result<Listener> {
-        Listener::bind(address, self.shared.stations.len())
+        Listener::bind(address, self.shared.stations.len(), &self.shared.untaken)
     }
 
     /// Takes over a socket that listens already and came from elsewhere: from the service

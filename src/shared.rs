@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) orders: Orders,
     /// One for each core, by its index.
     pub(crate) stations: Vec<Station>,
+    /// The sockets that listen since their bind and that no core has taken.
+    pub(crate) untaken: Arc<Listening>,
     /// Wakes the coordinator.
     pub(crate) bell: Arc<EventFd>,
     /// What is announced: phases and the outcome.
@@ -78,6 +80,7 @@ impl Shared {
             stations: std::iter::zip(alarms, cpus)
                 .map(|(alarm, cpu)| Station::new(alarm.clone(), *cpu))
                 .collect(),
+            untaken: Arc::default(),
             board: Arc::default(),
             guards: Arc::new(Guards::new(bell.clone(), clock)),
             process_hooks: ProcessHooks::default(),

@@ -9,6 +9,9 @@
 //! never closes a descriptor of the core's: it holds the lock that the core takes before it does, so
 //! that no number it uses can have become another file's.
 //!
+//! What listens since its bind and no core has taken yet stands in a list of the runtime's, from
+//! which the first core to come takes it. If none does, Closing ends its listening too.
+//!
 //! A socket that was adopted is one for all cores, and may be another process's too. It is passed
 //! over: whoever else holds it goes on accepting from the same backlog.
 
@@ -85,7 +88,7 @@ struct Socket {
 
 /// The core's hold on one of its listening sockets. Dropping it closes the socket.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(crate) struct Open {
     /// The list the socket stands in.
     list: Arc<Listening>,
     /// In the list as long as this lives.
@@ -103,7 +106,7 @@ pub(crate) struct TurnedAway {
 
 impl Listening {
     /// Puts a socket into the list.
-    pub(super) fn open(self: &Arc<Listening>, source: Source, address: SocketAddr) -> Open {
+    pub(crate) fn open(self: &Arc<Listening>, source: Source, address: SocketAddr) -> Open {
         let socket = Arc::new(Socket {
             source,
             address,
@@ -176,6 +179,16 @@ pub(super) struct Swept {
 }
 
 impl Open {
+    /// Takes the socket out of the list, for another one; none if its listening was ended.
+    pub(crate) fn into_source(self) -> Option<Source> {
+        let socket = self.socket.clone();
+        drop(self);
+        // Only the list and its holder ever share one, and neither is there any more.
+        let socket = Arc::try_unwrap(socket).ok()?;
+        let listens = !socket.shut.load(Ordering::Relaxed);
+        listens.then_some(socket.source)
+    }
+
     /// Takes all that is in the backlog, without a wait.
     pub(super) fn sweep(&self) -> Swept {
         let socket = SockRef::from(&self.socket.source);
@@ -304,6 +317,17 @@ mod tests {
         assert_eq!((swept.taken.len(), swept.left_by), (1, None));
         let waits = SockRef::from(&others).nonblocking().map(|on| !on);
         assert!(waits.expect("open"), "who accepts from it still waits");
+    }
+
+    #[test]
+    fn a_socket_that_was_taken_out_listens_on_unless_it_was_shut_before() {
+        let (list, open, address) = listening();
+        let source = open.into_source().expect("nobody has shut it");
+        assert_eq!(list.turn_away(), [], "it is out of the list");
+        let _waiting = TcpStream::connect(address).expect("it listens");
+        let open = list.open(source, address);
+        assert_eq!(list.turn_away().len(), 1);
+        assert!(open.into_source().is_none(), "nobody is to listen again");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::handle::Core;
 use crate::io::listener::ListenerId;
-use crate::io::listening::{Adopted, Source};
+use crate::io::listening::{Adopted, Listening, Open, Source};
 use crate::net::listener::{Failed, NO_RECORD, TcpListener};
 use crate::phase::Phase;
 use crate::sync::{Arc, Mutex, Weak, lock};
@@ -52,8 +52,13 @@ struct Group {
 /// Where a core's socket comes from.
 #[derive(Debug)]
 enum Sockets {
-    /// Those no core has taken. The first one listens already.
-    Own(Vec<OwnedFd>),
+    /// Those no core has taken.
+    Own {
+        /// The first one, which listens already.
+        first: Option<Open>,
+        /// The others, which do not.
+        further: Vec<OwnedFd>,
+    },
     /// One that came from outside.
     Adopted {
         /// It, until a core has taken it: held here any longer it would listen on behind the
@@ -68,9 +73,12 @@ impl Sockets {
     /// A socket for a core, which listens; none when all cores have let go of the one there was.
     fn take(&mut self, address: SocketAddr) -> io::Result<Option<Source>> {
         match self {
-            Sockets::Own(sockets) => {
-                // The first one listens already: whoever comes first takes it over with its backlog.
-                let socket = sockets.pop().map_or_else(|| further(address), Ok)?;
+            Sockets::Own { first, further } => {
+                if let Some(first) = first.take() {
+                    // Whoever comes first takes it over with its backlog.
+                    return Ok(first.into_source());
+                }
+                let socket = further.pop().map_or_else(|| another(address), Ok)?;
                 Ok(Some(Source::Own(listening(socket)?)))
             }
             Sockets::Adopted { fresh, taken } => {
@@ -106,8 +114,13 @@ impl Listener {
         }
     }
 
-    /// Binds `count` sockets to the first of `address`'s addresses that can be had.
-    pub(crate) fn bind(address: impl ToSocketAddrs, count: usize) -> Result<Listener, Error> {
+    /// Binds `count` sockets to the first of `address`'s addresses that can be had. The one that
+    /// listens stands in `untaken` until a core takes it.
+    pub(crate) fn bind(
+        address: impl ToSocketAddrs,
+        count: usize,
+        untaken: &Arc<Listening>,
+    ) -> Result<Listener, Error> {
         let candidates = address.to_socket_addrs().map_err(|error| {
             Error::new(
                 ErrorKind::Bind,
@@ -119,8 +132,9 @@ impl Listener {
         let mut last = Error::new(ErrorKind::Bind, "the address to listen at names no address");
         for candidate in candidates {
             match bind_all(candidate, count) {
-                Ok((address, sockets)) => {
-                    return Ok(Listener::of(address, Sockets::Own(sockets)));
+                Ok((address, first, further)) => {
+                    let first = Some(untaken.open(Source::Own(first), address));
+                    return Ok(Listener::of(address, Sockets::Own { first, further }));
                 }
                 Err(error) => last = refusal(candidate, error),
             }
@@ -267,12 +281,12 @@ fn fit_for_adoption(socket: &std::net::TcpListener) -> Result<SocketAddr, Error>
     Ok(address)
 }
 
-/// Binds `count` sockets to one address; the last of the result is the one that listens.
+/// Binds `count` sockets to one address: the one that listens, and the others.
 ///
 /// The first is bound without SO_REUSEPORT, or a second process could bind the port as well and
 /// take every other connection; then it listens, for only that makes a conflict certain; then the
 /// option is set, and the others join it.
-fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<OwnedFd>)> {
+fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, OwnedFd, Vec<OwnedFd>)> {
     let first = socket(address)?;
     first.bind(&address.into())?;
     first.listen(LISTEN_BACKLOG)?;
@@ -281,16 +295,12 @@ fn bind_all(address: SocketAddr, count: usize) -> io::Result<(SocketAddr, Vec<Ow
         .local_addr()?
         .as_socket()
         .ok_or_else(|| io::Error::from(io::ErrorKind::AddrNotAvailable))?;
-    let mut sockets = Vec::with_capacity(count);
-    for _ in 1..count {
-        sockets.push(further(bound)?);
-    }
-    sockets.push(OwnedFd::from(first));
-    Ok((bound, sockets))
+    let further: io::Result<Vec<OwnedFd>> = (1..count).map(|_| another(bound)).collect();
+    Ok((bound, first.into(), further?))
 }
 
 /// A further socket of an address that was bound, not listening yet.
-fn further(bound: SocketAddr) -> io::Result<OwnedFd> {
+fn another(bound: SocketAddr) -> io::Result<OwnedFd> {
     let further = socket(bound)?;
     further.set_reuse_port(true)?;
     further.bind(&bound.into())?;

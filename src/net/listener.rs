@@ -65,7 +65,7 @@ impl TcpListener {
             let error = Error::new(ErrorKind::Draining, "no listener is made");
             return Err(error.with_source(late.into()));
         }
-        let listener = Listener::bind(address, 1)?;
+        let listener = Listener::bind(address, 1, &local.shared.untaken)?;
         Ok(listener.on(&Core::of(local)))
     }
 

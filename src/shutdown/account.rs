@@ -54,7 +54,7 @@ impl Coordinator {
                 .shared
                 .process_hooks
                 .take_results(ms_from(start_ns, now_ns)),
-            stragglers: self.held,
+            stragglers: self.of_no_core(),
             stalls_total,
             stalls,
             foreign_letters: self.shared.foreign_letters.load(Ordering::Acquire),
@@ -106,6 +106,22 @@ impl Coordinator {
                     away.connections
                 ),
             })
+    }
+
+    /// The guards that were held at the cut, and the listeners that no core had taken and that had
+    /// clients in their backlogs.
+    fn of_no_core(&self) -> Vec<Straggler> {
+        let waited = self.untaken.iter().filter(|away| away.connections > 0);
+        let listeners = waited.map(|away| Straggler {
+            kind: "listener".to_owned(),
+            name: away.address.to_string(),
+            spawned_at: None,
+            detail: format!(
+                "no core had taken it: {} of its backlog closed without an answer",
+                away.connections
+            ),
+        });
+        self.held.iter().cloned().chain(listeners).collect()
     }
 
     /// When the parts of the stop would have been cut.

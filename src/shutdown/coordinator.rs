@@ -42,6 +42,8 @@ pub(crate) struct Coordinator {
     pub(super) stalls: Option<StallWatch>,
     /// Who was in the backlogs of cores that were stuck, with the core.
     pub(super) turned_away: Vec<(usize, TurnedAway)>,
+    /// Who was in the backlogs that no core had taken.
+    pub(super) untaken: Vec<TurnedAway>,
     /// What began and hurried the stop, and when (ns).
     pub(super) triggers: Vec<(Trigger, u64)>,
     /// When the coordinator last looked at the clock (ns).
@@ -81,6 +83,7 @@ impl Coordinator {
             watches: vec![Watch::default(); cores],
             stalls: stall_after.map(|after| StallWatch::new(after, cores)),
             turned_away: Vec::new(),
+            untaken: Vec::new(),
             triggers: Vec::new(),
             looked_ns: shared.clock.now_ns(),
             knows_hook: false,
@@ -146,6 +149,10 @@ impl Coordinator {
                     }
                 }
                 Action::Enter(phase) => {
+                    if phase == Phase::Closing {
+                        // No core takes one any more: who waits there is told so.
+                        self.untaken = self.shared.untaken.turn_away();
+                    }
                     orders.enter(phase);
                     self.shared.board.enter(phase);
                     if phase == Phase::Notice || phase == Phase::Draining {

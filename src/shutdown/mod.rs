@@ -172,7 +172,8 @@
 //! - From Draining on its listeners are ended in its place: who waits in a backlog is accepted and
 //!   closed, who comes is refused. One that was adopted is left alone, for others may be serving
 //!   it; if the core does not come back it listens on until the process ends, and the report names
-//!   it. Connections that it has accepted stay as they are, until the process ends.
+//!   it. A listener that no core has taken is ended likewise when Closing begins. Connections that
+//!   it has accepted stay as they are, until the process ends.
 //! - If it comes back in time it belongs to the others again, and does what was ordered meanwhile.
 //!   If they have left Draining without it, what it still had is named in the report.
 //! - If it does not come back, the report says which task it runs, where that was spawned, since

@@ -8,7 +8,7 @@ use std::future::pending;
 use std::io::{self, Read};
 use std::net::{TcpListener as Outside, TcpStream};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use evenfall::{Cores, Guard, Handle, Shutdown, spawn, spawn_on};
@@ -28,6 +28,7 @@ promises![
     every_core_stuck_ends_by_the_hard_deadline,
     the_siblings_clients_do_not_notice_a_stuck_core,
     a_stuck_cores_port_turns_its_clients_away,
+    a_port_that_no_core_has_taken_turns_its_clients_away,
     an_adopted_socket_that_a_stuck_core_keeps_listening_is_named,
     a_core_that_wakes_up_in_time_is_not_stuck,
     a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost,
@@ -188,6 +189,29 @@ fn a_stuck_cores_port_turns_its_clients_away() {
     let listener = stragglers.iter().find(|one| one["kind"] == "listener");
     let listener = listener.unwrap_or_else(|| panic!("no listener in {stragglers:?}"));
     assert_eq!(listener["name"], address);
+}
+
+/// A core that hangs before it takes its listener has none, and nobody else takes it.
+fn a_port_that_no_core_has_taken_turns_its_clients_away() {
+    let words = ["how=spin", "early=true", "stuck_after=200"];
+    let mut server = Program::role("stalls", &words);
+    let address = server.line("doomed on ");
+    server.line("hanging");
+    let mut waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
+    waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    wait_for_backlog(&address);
+    server.signal(libc::SIGTERM);
+    assert_eq!(waiting.read(&mut [0]).expect("an end by FIN"), 0);
+    let ended = server.finish();
+    assert_eq!(ended.json("facts ")["listens_on"], false);
+    let report = ended.report(82);
+    let expected = json!([{
+        "kind": "listener",
+        "name": address,
+        "spawned_at": null,
+        "detail": "no core had taken it: 1 of its backlog closed without an answer",
+    }]);
+    assert_eq!(report.part("stragglers"), &expected);
 }
 
 /// Its other holders may serve it, so nobody ends it; but nobody who reads the report is to think
@@ -410,7 +434,8 @@ impl Drop for HangsInDrop {
 /// has a task of `work` milliseconds, and each core a hook of `hook`. With
 /// `guard` the task takes one before: `kept`, or for so long by a thread. With
 /// `lives_on` the task that hung waits for ever when it has come back. With
-/// `adopt` the port of core 1 is a socket that was made elsewhere.
+/// `adopt` the port of core 1 is a socket that was made elsewhere. With `early`
+/// core 1 hangs before it takes its port.
 pub(crate) fn stalls(mut args: Args) -> ExitCode {
     let mut shutdown = Shutdown::default();
     if let Some(timeout) = args.millis("timeout") {
@@ -434,6 +459,7 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
     let hook = args.millis("hook").unwrap_or_default();
     let all = args.number("all", false);
     let adopt = args.number("adopt", false);
+    let early = args.number("early", false);
     args.finish();
     let (held, is_held) = mpsc::channel();
     std::thread::spawn(move || {
@@ -444,6 +470,8 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
         }
     });
     is_held.recv().expect("the thread holds the lock");
+    // The addresses are said before core 1 hangs.
+    let told = Arc::new(Barrier::new(2));
     let mut doomed = None;
     let result = (|| {
         let mut runtime = crate::process::builder()
@@ -457,10 +485,14 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
         doomed = Some(of_core_1.local_addr());
         let listeners = [runtime.bind("127.0.0.1:0")?, of_core_1];
         runtime.run(move |core| {
+            if early && core.index() == 1 {
+                told.wait();
+                hang.now();
+            }
             // Taken by one core only, so all of its clients are that core's.
             let listener = listeners[core.index()].on(&core);
             let addresses = [0, 1].map(|core: usize| listeners[core].local_addr());
-            let hang = hang.clone();
+            let (hang, told) = (hang.clone(), told.clone());
             async move {
                 core.on_shutdown("wait", Duration::from_secs(5), async move || {
                     evenfall::time::sleep(hook).await;
@@ -469,6 +501,9 @@ pub(crate) fn stalls(mut args: Args) -> ExitCode {
                 if core.index() == 0 {
                     say(&format!("doomed on {}", addresses[1]));
                     say(&format!("siblings on {}", addresses[0]));
+                    if early {
+                        told.wait();
+                    }
                     if let Some(work) = work {
                         drop(spawn(evenfall::time::sleep(work)));
                     }
