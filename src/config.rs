@@ -213,7 +213,8 @@ pub(crate) const STALLS_ANNOUNCED: usize = 64;
 /// Triggers kept for the report; of a storm the first ones tell all.
 pub(crate) const TRIGGERS_KEPT: usize = 32;
 
-/// Tasks, and connections, that a core names when they are cut; the others it counts in one line. To
+/// Tasks, and connections, that a core names when they are cut, and guards of the runtime; the others
+/// are counted in one line. To
 /// name a million tasks took a second in which the core did nothing else, and was taken for a stuck
 /// one.
 pub(crate) const STRAGGLERS_NAMED: usize = 1_000;

@@ -6,6 +6,7 @@ use std::panic::Location;
 
 use slab::Slab;
 
+use crate::config::STRAGGLERS_NAMED;
 use crate::report::Straggler;
 use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
@@ -89,13 +90,15 @@ impl Guards {
     }
 
     /// Takes no further guard, and names those that are held, with the core each was taken on if
-    /// that is one that `is_stuck`.
+    /// that is one that `is_stuck`. Of a crowd it names the first, and counts the others.
     pub(crate) fn close(&self, is_stuck: impl Fn(usize) -> bool) -> Vec<Straggler> {
         let mut state = lock(&self.state);
         state.closed = true;
-        state
+        let more = state.held.len().saturating_sub(STRAGGLERS_NAMED);
+        let named = state
             .held
             .iter()
+            .take(STRAGGLERS_NAMED)
             .map(|(_, held)| Straggler {
                 kind: "guard".to_owned(),
                 name: held.name.clone(),
@@ -106,7 +109,9 @@ impl Guards {
                     }
                     _ => "was held".to_owned(),
                 },
-            })
+            });
+        named
+            .chain(Straggler::more("guard", more, "were held"))
             .collect()
     }
 }
@@ -167,6 +172,19 @@ mod tests {
         assert_eq!(guards.close(|_| false)[1].detail, "was held");
         drop(held);
         assert!(guards.released_ns().is_some());
+    }
+
+    #[test]
+    fn of_a_crowd_of_guards_a_thousand_are_named_and_the_others_counted() {
+        let guards = guards();
+        let site = Location::caller();
+        let hold = |number| guards.hold(format!("guard {number}"), site, None);
+        let held: Vec<_> = (0..100_000).map(hold).collect();
+        let named = guards.close(|_| false);
+        assert_eq!(named.len(), STRAGGLERS_NAMED + 1);
+        let last = named.last().expect("a line for the others");
+        assert_eq!((&*last.kind, &*last.name), ("guard", "99000 more"));
+        drop(held);
     }
 
     #[test]

@@ -17,10 +17,10 @@ pub(super) fn named(local: &Local) -> Vec<Straggler> {
     let first = tasks.some_live(&Kind::is_essential, STRAGGLERS_NAMED);
     let tasks_more = alive.iter().sum::<usize>() - first.len();
     let mut stragglers: Vec<Straggler> = first.iter().map(task).collect();
-    stragglers.extend(more("task", tasks_more, NOT_ENDED));
+    stragglers.extend(Straggler::more("task", tasks_more, NOT_ENDED));
     let (mut connections, connections_more) = local.io.borrow().open_accepted(STRAGGLERS_NAMED);
     stragglers.append(&mut connections);
-    stragglers.extend(more("connection", connections_more, "were open"));
+    stragglers.extend(Straggler::more("connection", connections_more, "were open"));
     stragglers
 }
 
@@ -39,14 +39,4 @@ fn task(task: &Info) -> Straggler {
         spawned_at: Some(task.site.to_string()),
         detail: NOT_ENDED.to_owned(),
     }
-}
-
-/// The line for those of a kind that are not named.
-fn more(kind: &str, count: usize, detail: &str) -> Option<Straggler> {
-    (count > 0).then(|| Straggler {
-        kind: kind.to_owned(),
-        name: format!("{count} more"),
-        spawned_at: None,
-        detail: detail.to_owned(),
-    })
 }

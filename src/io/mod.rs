@@ -251,6 +251,10 @@ impl Io {
         self.wheel.advance(ticks_gone(self.now_ns));
         if !self.wheel.is_empty() {
             self.fire(leftovers);
+            #[cfg(test)]
+            if !leftovers.spawns.is_empty() {
+                crate::ring::fake::strike(crate::ring::fake::Place::Timers);
+            }
         }
     }
 

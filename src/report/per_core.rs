@@ -333,6 +333,18 @@ pub struct Straggler {
     pub detail: String,
 }
 
+impl Straggler {
+    /// The line for the `count` of a kind that are not named, if there are any.
+    pub(crate) fn more(kind: &str, count: usize, detail: &str) -> Option<Straggler> {
+        (count > 0).then(|| Straggler {
+            kind: kind.to_owned(),
+            name: format!("{count} more"),
+            spawned_at: None,
+            detail: detail.to_owned(),
+        })
+    }
+}
+
 /// Where a core hangs that never came back from a turn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -71,27 +71,46 @@ pub(crate) fn installed() -> Option<Script> {
 #[derive(Debug)]
 pub(crate) struct Struck;
 
-thread_local! {
-    /// How many more reaps of this thread go well before one panics, and how many do from then on.
-    static STRIKES: Cell<(u64, u32)> = const { Cell::new((0, 0)) };
+/// Where a defect of the core's own is played: no user's code is under way there, and the records
+/// are borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// The driver takes completions from the ring.
+    Reap,
+    /// The driver puts an operation into the ring.
+    Submit,
+    /// Timers that were due have fired, and the tasks they begin are in the turn's hands.
+    Timers,
 }
 
-/// Plays a defect of the core's own: the reap after so many of this thread's panics, and those that
-/// follow, `times` in all. No user's code is under way in a reap, and the records are borrowed.
+thread_local! {
+    /// What this thread does how many more times before it panics there, and how many times it does
+    /// from then on.
+    static STRIKES: Cell<(Place, u64, u32)> = const { Cell::new((Place::Reap, 0, 0)) };
+}
+
+/// Plays a defect of the driver's: the reap after so many of this thread's panics, and those that
+/// follow, `times` in all.
 pub(crate) fn strike_after(reaps: u64, times: u32) {
-    STRIKES.set((reaps, times));
+    STRIKES.set((Place::Reap, reaps, times));
+}
+
+/// Plays a defect at `place`: the next time this thread is there it panics, once.
+pub(crate) fn strike_at(place: Place) {
+    STRIKES.set((place, 0, 1));
 }
 
 /// See [`strike_after`].
-fn strike() {
+pub(crate) fn strike(here: Place) {
     match STRIKES.get() {
-        (_, 0) => {}
-        (0, times) => {
-            STRIKES.set((0, times - 1));
+        (place, _, _) if place != here => {}
+        (_, _, 0) => {}
+        (_, 0, times) => {
+            STRIKES.set((here, 0, times - 1));
             // Without the panic hook, which would print each of thousands.
             std::panic::resume_unwind(Box::new(Struck));
         }
-        (left, times) => STRIKES.set((left - 1, times)),
+        (_, left, times) => STRIKES.set((here, left - 1, times)),
     }
 }
 
@@ -132,6 +151,7 @@ impl Door {
 
     #[must_use]
     pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
+        strike(Place::Submit);
         match self {
             Door::Kernel(port) => port.push(sqe, user_data),
             Door::Script(script) => script.borrow_mut().push(sqe, user_data),
@@ -173,7 +193,7 @@ impl Door {
     }
 
     pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
-        strike();
+        strike(Place::Reap);
         match self {
             Door::Kernel(port) => port.reap(batch),
             Door::Script(script) => script.borrow_mut().reap(batch),

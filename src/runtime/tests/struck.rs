@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod driver;
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream as Peer};
 use std::sync::mpsc;
@@ -13,7 +15,7 @@ use crate::handle::{Core, Handle};
 use crate::net::{Listener, TcpStream};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, HookOutcome, Report, TriggerKind, Verdict};
-use crate::ring::fake;
+use crate::ring::fake::{self, Place};
 use crate::runtime::Runtime;
 use crate::{spawn, time};
 
@@ -63,8 +65,10 @@ fn serve(listener: &Listener, core: &Core) -> impl Future<Output = io::Result<()
     let (listener, index) = (listener.on(core), core.index() as u8);
     let answer = move |mut stream: TcpStream| async move {
         while stream.next_request().await? {
-            if stream.recv().await?.as_ref() == LONG {
-                time::sleep(Duration::from_millis(300)).await;
+            match stream.recv().await?.as_ref() {
+                LONG => time::sleep(Duration::from_millis(300)).await,
+                STRIKES => fake::strike_at(Place::Submit),
+                _ => {}
             }
             stream.write_all(&[index]).await?;
         }
@@ -75,6 +79,9 @@ fn serve(listener: &Listener, core: &Core) -> impl Future<Output = io::Result<()
 
 /// A request that takes its time.
 const LONG: &[u8] = b"L";
+
+/// A request in whose turn the driver panics, as it sends.
+const STRIKES: &[u8] = b"S";
 
 /// What a peer gets: the core it is served by, or how its connection has ended.
 fn answer(peer: &mut Peer) -> io::Result<usize> {
@@ -109,9 +116,17 @@ async fn strike_and_wait(times: u32) -> io::Result<()> {
     }
 }
 
-/// The struck core has failed and says why, its sibling ended well, and what can be said adds up.
+/// As `failed`, and no operation was left to the kernel.
 #[track_caller]
 fn failed_alone(report: &Report) {
+    failed(report);
+    let leaked: u64 = report.cores.iter().map(|core| core.ops.leaked).sum();
+    assert_eq!(leaked, 0, "{report}");
+}
+
+/// The struck core has failed and says why, its sibling ended well, and what can be said adds up.
+#[track_caller]
+fn failed(report: &Report) {
     assert_eq!(report.verdict, Verdict::Failed, "{report}");
     assert_eq!(report.imbalances(), Vec::<String>::new());
     let (struck, sibling) = (&report.cores[STRUCK], &report.cores[1 - STRUCK]);
@@ -119,7 +134,6 @@ fn failed_alone(report: &Report) {
     let error = struck.error.as_deref().unwrap_or_default();
     assert!(error.starts_with("the turn panicked"), "{error}");
     assert_eq!(sibling.outcome, CoreOutcome::Finished, "{report}");
-    assert_eq!(struck.ops.leaked + sibling.ops.leaked, 0, "{report}");
 }
 
 #[test]
