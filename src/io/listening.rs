@@ -315,8 +315,18 @@ mod tests {
         let _waiting = TcpStream::connect(address).expect("it listens still");
         let swept = open.sweep();
         assert_eq!((swept.taken.len(), swept.left_by), (1, None));
+        assert!(is_close_on_exec(&swept.taken[0]), "no child inherits it");
         let waits = SockRef::from(&others).nonblocking().map(|on| !on);
         assert!(waits.expect("open"), "who accepts from it still waits");
+    }
+
+    fn is_close_on_exec(fd: &OwnedFd) -> bool {
+        use std::os::fd::AsRawFd;
+        let info = format!("/proc/self/fdinfo/{}", fd.as_raw_fd());
+        let info = std::fs::read_to_string(info).expect("it is open");
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
+        let flags = i32::from_str_radix(flags.expect("a line").trim(), 8);
+        flags.expect("in octal") & libc::O_CLOEXEC != 0
     }
 
     #[test]

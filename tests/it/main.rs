@@ -22,6 +22,7 @@ mod wire;
 mod adopted;
 mod after_cut;
 mod burdened;
+mod children;
 mod clients;
 mod closing;
 mod crowd;
@@ -97,6 +98,8 @@ fn play(role: &str) -> ExitCode {
         "answers_and_closes" => delay::answers_and_closes,
         "answers_once" => delivery::answers_once,
         "as_the_example" => memory::as_the_example,
+        "begets" => children::begets,
+        "begets_many" => children::begets_many,
         "closing" => closing::closing,
         "crossfire" => crowd::crossfire,
         "crowded" => idle::crowded,
@@ -122,6 +125,7 @@ fn play(role: &str) -> ExitCode {
         "drips" => rude::drips,
         "limited" => network::limited,
         "listening" => listening::listening,
+        "lists_descriptors" => children::lists_descriptors,
         "listens_late" => phases::listens_late,
         "lives_on" => stop::lives_on,
         "million" => crowd::million,
@@ -166,6 +170,7 @@ fn trials() -> Vec<Trial> {
     let modules = [
         adopted::promises,
         after_cut::promises,
+        children::promises,
         clients::promises,
         closing::promises,
         crowd::promises,

@@ -61,7 +61,6 @@ fn a_driver_that_panics_in_a_tasks_poll_ends_that_task_and_the_stop_still_ends()
     );
     assert_eq!(connected, Ok(true));
     assert_eq!(report.imbalances(), Vec::<String>::new());
-    assert_eq!(report.cores[STRUCK].ops.leaked, 1, "it never was in the ring");
     assert_eq!(report.cores[1 - STRUCK].outcome, CoreOutcome::Finished);
 }
 
