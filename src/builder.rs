@@ -5,7 +5,7 @@
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::config::{Features, STALL_MIN, Shutdown};
+use crate::config::{CoreConfig, Features, Peers, Queues, STALL_MIN, Shutdown};
 use crate::error::{Error, ErrorKind, Result};
 use crate::runtime::Runtime;
 
@@ -143,8 +143,8 @@ pub struct Builder {
     signals: Vec<i32>,
     /// The length of a turn to watch for; at least `STALL_MIN` once it is built.
     stall_after: Option<Duration>,
-    /// What the rings may use of the kernel.
-    features: Features,
+    /// What each core is made with.
+    core: CoreConfig,
 }
 
 impl Runtime {
@@ -162,7 +162,7 @@ impl Builder {
             shutdown: Shutdown::default(),
             signals: vec![libc::SIGTERM, libc::SIGINT],
             stall_after: None,
-            features: Features::All,
+            core: CoreConfig::default(),
         }
     }
 
@@ -240,7 +240,74 @@ impl Builder {
     /// # Ok::<(), evenfall::Error>(())
     /// ```
     pub fn as_on_oldest_kernel(mut self, yes: bool) -> Builder {
-        self.features = if yes { Features::Oldest } else { Features::All };
+        self.core.features = if yes { Features::Oldest } else { Features::All };
+        self
+    }
+
+    /// How many accepted connections a core may have at a time, on all its listeners together.
+    /// Default: as many as the process may have descriptors. At least 1.
+    ///
+    /// At the limit the core's listeners accept nobody: who comes next waits in the kernel's
+    /// backlog, in order, until a connection has ended, and the report says how often that was
+    /// ([`pauses`](crate::report::ListenerReport::pauses)). One that closes counts until it is closed,
+    /// so for the time of `linger` at most. With several listeners on a core each but one may have one
+    /// connection more, whose accept was under way.
+    ///
+    /// With a limit connections are accepted one by one, for the kernel's accept of many takes in all
+    /// who wait. To bound the handlers of one listener instead, and to hold what is accepted beyond
+    /// them, use [`serve_limited`](crate::net::TcpListener::serve_limited).
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn example() -> evenfall::Result<()> {
+    /// // A connection of this server takes up to a MiB, and a core may take a GiB.
+    /// let runtime = evenfall::Runtime::builder().max_connections(1024).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Shutdown
+    ///
+    /// A stop takes whoever is in the backlog, limit or not: they have been told that they are
+    /// connected.
+    pub fn max_connections(mut self, connections: usize) -> Builder {
+        self.core.connections_most = connections;
+        self
+    }
+
+    /// Lets the report name peers by address and port, where it names connections that were cut.
+    /// Default: `false`, and it names the network alone (`203.0.113.0/24`, `2001:db8:12::/48`): a
+    /// report is printed, kept and passed on, and the address of a person's machine is theirs.
+    ///
+    /// Of what a connection carried no report says more than how many bytes it was.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # fn example() -> evenfall::Result<()> {
+    /// // Between machines of one's own an address is no secret, and says which one was slow.
+    /// let runtime = evenfall::Runtime::builder().name_peers(true).build()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn name_peers(mut self, yes: bool) -> Builder {
+        self.core.peers = if yes { Peers::Named } else { Peers::Masked };
+        self
+    }
+
+    /// The lengths of the queues between a core and the kernel. Default: 256 submissions and 4096
+    /// completions. From 1 to 32,768 submissions and at least twice as many completions; the kernel
+    /// rounds them up to powers of two.
+    ///
+    /// Nothing is lost by short queues: what finds the one full is submitted early or waits in its
+    /// order, and what finds the other full is kept by the kernel. Each costs system calls. A ring's
+    /// memory counts against the limit on locked memory, and short queues take less of it.
+    pub fn queues(mut self, submissions: u32, completions: u32) -> Builder {
+        self.core.queues = Queues {
+            submissions,
+            completions,
+        };
         self
     }
 
@@ -254,15 +321,16 @@ impl Builder {
     pub fn build(self) -> Result<Runtime> {
         self.shutdown.validate()?;
         self.stall_after.map_or(Ok(()), check_stall_after)?;
+        self.core.validate()?;
         let cpus = self.cores.clone().resolve()?;
         let Builder {
             shutdown,
             signals,
             stall_after,
-            features,
+            core,
             ..
         } = self;
-        Runtime::start(&cpus, shutdown, &signals, stall_after, features)
+        Runtime::start(&cpus, shutdown, &signals, stall_after, core)
     }
 }
 

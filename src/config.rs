@@ -6,9 +6,11 @@
 //! itself does not compile.
 #![forbid(unsafe_code)]
 
+mod core;
 mod drain;
 mod shutdown;
 
+pub(crate) use core::{CoreConfig, Features, Peers, Queues};
 pub use drain::DrainPolicy;
 pub use shutdown::Shutdown;
 pub(crate) use shutdown::nanos;
@@ -51,16 +53,6 @@ pub(crate) const BUFFER_BYTES: usize = 16 * 1024;
 /// Free buffers below which what arrives, and what is sent back, is copied to the heap: the rest
 /// is for connections that have none.
 pub(crate) const POOL_LOW: u16 = POOL_BUFFERS / 8;
-
-/// Which of the kernel's features a ring uses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Features {
-    /// All that the kernel has.
-    #[default]
-    All,
-    /// Those of the oldest kernel that will do, Linux 6.1.
-    Oldest,
-}
 
 // One turn.
 

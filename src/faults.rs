@@ -18,9 +18,9 @@
 //! | Too little locked memory | The ring is made with fewer completions; where that is too much, too, the error names the limit, its value and the remedy | `limits::too_little_locked_memory_is_named_with_its_remedy_and_enough_of_it_is_enough` |
 //! | io_uring is switched off, filtered or not there | `build` fails and names what refuses it, and the remedy | `refused::a_ring_refused_by_seccomp_names_cause_and_remedy`, `refused::a_kernel_without_rings_is_named_as_such` |
 //! | The kernel lacks what is newer than Linux 6.1 | All works without; see [`as_on_oldest_kernel`](crate::Builder::as_on_oldest_kernel) | `src/ring/tests/features.rs::a_ring_as_on_the_oldest_kernel_uses_nothing_newer` |
-//! | More completions than their queue holds | The kernel keeps them; none is lost | `src/ring/tests/queues.rs::completions_that_find_their_queue_full_are_not_lost` |
-//! | More submissions than their queue holds | They wait in a list, in their order; also cancels | `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
-//! | No receive buffer is left | Receives wait in a list, longest first, and go on as buffers come back | `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
+//! | More completions than their queue holds | The kernel keeps them; none is lost, and the report counts how often ([`overflows`](crate::report::Ops::overflows)) | `queues::hundreds_of_connections_on_queues_of_8_and_16_lose_nothing`, `src/ring/tests/queues.rs::completions_that_find_their_queue_full_are_not_lost` |
+//! | More submissions than their queue holds | They wait in a list, in their order; also cancels ([`waited`](crate::report::Ops::waited)) | `queues::a_stop_of_hundreds_of_connections_on_queues_of_8_and_16_is_clean`, `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
+//! | No receive buffer is left | Receives wait in a list, longest first, and go on as buffers come back ([`ran_out`](crate::report::Buffers::ran_out)) | `queues::sixty_four_streams_that_run_out_of_buffers_lose_no_byte`, `src/core/schedules/mod.rs::whatever_the_kernel_answers_nothing_is_lost_and_nothing_is_left` |
 //! | The same, and a peer goes on sending to a connection that is not read | It is not fed: it holds no more than its limit and what one receive brings | `src/io/sequences/limits.rs::a_connection_that_has_its_fill_is_not_fed_for_want_of_buffers` |
 //! | The kernel refuses to enter the ring | That core ends, as one whose turn panics | `failure::a_core_whose_ring_fails_stops_the_runtime_and_fails_alone` |
 //! | A core gets no processor | It is not taken for one that hangs | `starved::a_core_that_has_no_processor_is_said_to_have_none` |
@@ -50,6 +50,36 @@
 //! | A peer that trickles, or says nothing | As the user decides: a [`timeout`](crate::time::timeout) round `recv` loses no byte | `rude::a_client_that_drips_is_let_go_by_a_timeout_round_recv_and_no_byte_is_lost`, `loss::recvs_dropped_after_one_poll_lose_no_byte` |
 //! | Garbage | Bytes are bytes | `rude::garbage_comes_back_from_the_echo_example_byte_for_byte` |
 //!
+//! # What a peer can make grow, and its cap
+//!
+//! None of it grows without a bound by a peer's doing. Of one connection a core holds at most the sum
+//! of the rows below; of all of them, as many times that as
+//! [`max_connections`](crate::Builder::max_connections) or the limit on descriptors allows.
+//!
+//! | what | its cap | shown by |
+//! |---|---|---|
+//! | Connections of a core | The limit on descriptors, or [`max_connections`](crate::Builder::max_connections): who comes next waits in the kernel's backlog. Those that close count, too | `bounds::of_a_flood_a_core_takes_as_many_as_it_may_and_serves_the_others_in_turn`, `bounds::a_stop_at_the_limit_serves_whoever_is_in_the_backlog`, `limits::a_flood_beyond_the_descriptors_is_served_in_turn_and_nobody_is_lost` |
+//! | Handshakes | The kernel's: 4096 complete ones in a listener's backlog or `net.core.somaxconn`, and half-open ones as `net.ipv4.tcp_max_syn_backlog` says. None of it is memory of the process | `traffic::at_the_limit_of_descriptors_connections_wait_and_are_served` |
+//! | Handlers of a listener | One task a connection, of one block on the heap; fewer at a time with [`serve_limited`](crate::net::TcpListener::serve_limited), and then 1,024 connections wait accepted, or as many as came at once, before the accept is called back and the others stay in the backlog | `memory::an_idle_connection_takes_300_bytes_of_the_heap_at_most`, `limits::durations_and_counts_at_their_ends_are_refused_in_words_or_do_what_they_say` |
+//! | Bytes that came and nobody reads | 128 KiB and the rest of a buffer of 16 KiB for each connection; the rest stays in the kernel | `bounds::senders_that_nobody_reads_are_held_to_their_bound_each`, `traffic::an_upload_of_100_mib_to_a_slow_reader_takes_bounded_memory`, `fair::a_stream_brings_no_more_than_its_bound_in_a_turn` |
+//! | Receive buffers | 512 of 16 KiB for each core, made once. A connection that holds more than its share of a short pool has what comes copied, within the bound above | `src/ring/buffers/tests.rs::a_share_counts_only_while_less_than_half_is_free`, `queues::sixty_four_streams_that_run_out_of_buffers_lose_no_byte` |
+//! | Bytes that a peer does not take | 256 KiB are queued, and one piece more of what is sent; then whoever writes waits | `traffic::bursts_that_nobody_reads_come_back_whole_in_bounded_memory`, `hung_up::a_write_that_waits_for_room_ends_when_the_peer_resets` |
+//! | The time a close takes | [`linger`](crate::Shutdown::linger) from the peer's last acknowledged byte, whatever else it sends; who acknowledges something each time keeps its place, and counts as a connection | `bounds::a_peer_that_drips_behind_our_fin_is_let_go_when_it_has_lingered`, `clients::linger_counts_from_the_last_acknowledged_byte` |
+//! | The time a request takes | What the user gives it: a [`timeout`](crate::time::timeout) round `recv` | `rude::a_client_that_drips_is_let_go_by_a_timeout_round_recv_and_no_byte_is_lost` |
+//! | What a core keeps for connections that were | Nothing that grows with their number | `memory::twenty_thousand_connections_that_came_and_went_leave_nothing` |
+//! | The report of a stop | A thousand names of a kind, and one line for the others | `crowd::of_1_200_connections_that_are_cut_a_thousand_are_named`, `src/guard.rs::of_a_crowd_of_guards_a_thousand_are_named_and_the_others_counted` |
+//!
+//! Letters, tasks, timers, hooks and guards are a user's to bound: no peer makes one but by way of a
+//! handler.
+//!
+//! # What is said of a peer
+//!
+//! | what | where | shown by |
+//! |---|---|---|
+//! | Which bytes it sent | Nowhere: no report, no error and no `Debug` of a value of this crate's has them. What a user's own error or panic says is the user's | `secrets::no_report_and_no_value_shows_what_a_peer_has_sent` |
+//! | Its address | In the report its network alone, unless [`name_peers`](crate::Builder::name_peers) asks for more; in the `Debug` of its stream, as in the standard library's | `secrets::a_peer_is_named_by_its_network_and_by_its_address_only_if_asked` |
+//! | Its connection | In no child of the process: each descriptor is closed on exec | `children::no_descriptor_of_a_server_at_work_is_inherited_by_a_child`, `children::children_that_begin_and_end_meanwhile_disturb_nobody` |
+//!
 //! # User code
 //!
 //! | fault | what happens | shown by |
@@ -66,7 +96,7 @@
 //! | What a stop drops panics | The stop goes on | `panics::what_a_stop_drops_may_panic_and_the_stop_goes_on` |
 //! | A thread-local keeps streams, chunks and handles | They outlive the core, and say that it has ended | `panics::what_a_thread_local_keeps_outlives_the_core_in_peace` |
 //! | A task hangs | The core is left out of the stop, and the task is named | `stuck::the_siblings_clients_do_not_notice_a_stuck_core` |
-//! | A number at either end of its range | It is refused in words, or does what it says | `limits::durations_and_counts_at_their_ends_are_refused_in_words_or_do_what_they_say`, `src/config/shutdown/tests.rs::durations_beyond_a_century_are_clamped_and_never_overflow` |
+//! | A number at either end of its range | It is refused in words, or does what it says | `limits::durations_and_counts_at_their_ends_are_refused_in_words_or_do_what_they_say`, `tidy::whatever_takes_a_number_is_tried_at_its_ends`, `src/config/shutdown/tests.rs::durations_beyond_a_century_are_clamped_and_never_overflow` |
 //!
 //! A panic in the destructor of a thread-local, and one in a destructor that runs because of another
 //! panic, end the process: that is the rule of the language. No destructor of the runtime's panics.
@@ -76,6 +106,8 @@
 //! | fault | what happens | shown by |
 //! |---|---|---|
 //! | A turn panics, by a defect | That core ends: its connections are reset and counted, its listeners closed, its letters returned. The others stop in order, and the verdict is [`Failed`](crate::report::Verdict) | `src/runtime/tests/struck.rs::a_turn_that_panics_ends_its_core_alone_and_its_connections_are_accounted_for`, `src/runtime/tests/struck.rs::a_turn_may_panic_in_any_phase_and_the_stop_still_ends` |
+//! | The driver panics as it submits | As a turn that panics; in a task's poll it is that task's panic | `src/runtime/tests/struck/driver.rs::a_driver_that_panics_as_it_submits_ends_its_core_alone`, `src/runtime/tests/struck/driver.rs::a_driver_that_panics_in_a_tasks_poll_ends_that_task_and_the_stop_still_ends` |
+//! | A turn panics with a user's values in its hands | They are dropped when it has unwound | `src/runtime/tests/struck/driver.rs::a_turn_that_panics_with_a_users_things_in_its_hands_drops_them_when_it_has_unwound` |
 //! | It panics again in ending | What it had is leaked; nobody waits for it | `src/runtime/tests/struck.rs::a_core_that_fails_in_failing_too_is_given_up_and_nobody_waits_for_it` |
 //! | It had hooks | The one under way is recorded; those of the process that are left run on the next core | `src/runtime/tests/struck.rs::hooks_that_a_failed_core_had_are_told_and_those_of_the_process_run_elsewhere` |
 //! | The coordinator hangs | A timer ends the process | `dead_man::a_wedged_coordinator_ends_by_the_dead_man` |

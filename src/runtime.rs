@@ -10,7 +10,7 @@ use std::sync::mpsc;
 use std::thread::{Builder as Thread, JoinHandle as ThreadHandle};
 use std::time::Duration;
 
-use crate::config::{Features, Shutdown};
+use crate::config::{CoreConfig, Shutdown};
 use crate::context;
 use crate::core::{self, Setup};
 use crate::error::{Error, ErrorKind, Result};
@@ -59,7 +59,7 @@ impl Runtime {
         config: Shutdown,
         signals: &[i32],
         stall_after: Option<Duration>,
-        features: Features,
+        core: CoreConfig,
     ) -> Result<Runtime> {
         let made = |error| {
             Error::new(ErrorKind::Thread, "the runtime's events cannot be made").with_source(error)
@@ -96,7 +96,7 @@ impl Runtime {
                 cpu: *cpu,
                 alarm,
                 shared: shared.clone(),
-                features,
+                config: core,
             };
             runtime.threads.push(start_core(setup)?);
         }

@@ -31,7 +31,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::config::{Features, LETTER_BUDGET, TASK_BUDGET};
+use crate::config::{CoreConfig, LETTER_BUDGET, TASK_BUDGET};
 use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
@@ -58,8 +58,8 @@ pub(crate) struct Setup {
     pub(crate) alarm: Arc<EventFd>,
     /// The runtime's shared part.
     pub(crate) shared: Arc<Shared>,
-    /// What its ring may use of the kernel.
-    pub(crate) features: Features,
+    /// What it is made with.
+    pub(crate) config: CoreConfig,
 }
 
 /// The life of a core's thread: says through `started` whether it could begin, runs until the
@@ -99,7 +99,7 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         cpu,
         ref alarm,
         ref shared,
-        features,
+        config,
     } = *setup;
     if !core_affinity::set_for_current(core_affinity::CoreId { id: cpu }) {
         return Err(Error::new(
@@ -110,22 +110,24 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
             ),
         ));
     }
-    let driver = Driver::open(alarm.clone(), features)?;
+    let driver = Driver::open_with(alarm.clone(), config.features, config.queues)?;
     let station = &shared.stations[index];
     station.pulse.begin(thread::current_id());
     let linger = Duration::from_nanos(shared.config.linger_ns());
+    let mut io = Io::new(
+        driver,
+        station.listening.clone(),
+        shared.clock.now_ns(),
+        linger,
+    );
+    io.configure(config.connections_most, config.peers);
     Ok(Rc::new(Local {
         index,
         cpu,
         shared: shared.clone(),
         main: RefCell::new(None),
         tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
-        io: RefCell::new(Io::new(
-            driver,
-            station.listening.clone(),
-            shared.clock.now_ns(),
-            linger,
-        )),
+        io: RefCell::new(io),
         hooks: HookList::default(),
         closed: Cell::new(false),
         rejected: Cell::new(0),

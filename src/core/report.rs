@@ -5,6 +5,7 @@
 use crate::config::DrainPolicy;
 use crate::context::Local;
 use crate::io::Io;
+use crate::io::listener::Pause;
 use crate::phase::Phase;
 use crate::report::{
     Buffers, Bytes, Connections, CoreOutcome, CoreReport, Letters, ListenerReport, Ops, PhaseSpan,
@@ -68,6 +69,7 @@ pub(crate) fn of(local: &Local, facts: &Facts) -> CoreReport {
         buffers: Buffers {
             total: u64::from(crate::config::POOL_BUFFERS),
             lent: u64::from(io.driver.pool().lent()),
+            ran_out: io.tally.ran_out,
         },
         hooks: local.hooks.take_results(),
         ..CoreReport::default()
@@ -119,9 +121,7 @@ fn listeners(io: &Io) -> Vec<ListenerReport> {
             window_ms: ms(listener.window_ns),
             drained: listener.drained,
             pauses: listener.pauses,
-            paused_by: listener
-                .paused_by
-                .map(|errno| std::io::Error::from_raw_os_error(errno).to_string()),
+            paused_by: listener.paused_by.map(Pause::words),
             policy: listener.policy().map(policy),
         })
         .collect()
@@ -171,5 +171,7 @@ fn ops(io: &Io, leaked: u64) -> Ops {
         completed: counts.completed,
         cancelled: counts.cancelled,
         leaked,
+        waited: counts.waited,
+        overflows: counts.overflows,
     }
 }

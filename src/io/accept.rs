@@ -20,6 +20,7 @@ use socket2::SockRef;
 
 use super::conn::Origin;
 use super::errors::Refusal;
+use super::listener::Pause;
 use super::listening::Open;
 use super::sweep::Drain;
 use super::timer::{Timer, tick};
@@ -60,11 +61,17 @@ impl Io {
         let (true, Some(fd)) = (wanted, listener.fd.as_ref()) else {
             return;
         };
+        if self.tally.open >= self.connections_most {
+            return listener.wait_at_limit();
+        }
         let fd = fd.as_fd().as_raw_fd();
+        // A multishot one takes in whoever is in the backlog, however few there is room for.
+        let multi = self.connections_most == u64::MAX;
         let generation = self.generations.advance();
         listener.accept = Accept::Armed(generation);
+        listener.at_limit = false;
         self.driver.submit(
-            Sqe::AcceptMulti { fd },
+            Sqe::Accept { fd, multi },
             Token {
                 kind: Kind::Accept,
                 index,
@@ -181,8 +188,37 @@ impl Io {
                 self.stop_accept(index);
             }
         }
+        if self.tally.open >= self.connections_most {
+            self.stop_all_accepts();
+        }
         self.activity_ns = now_ns;
         self.watch_in_drain(conn);
+    }
+
+    /// The core has as many connections as it may: its other listeners accept nobody either.
+    fn stop_all_accepts(&mut self) {
+        for index in self.all_listeners() {
+            self.stop_accept(index);
+            // Notes that it waits, where no accept is on its way out.
+            self.arm_accept(index);
+        }
+    }
+
+    /// A connection has ended: with less than the core may have, its listeners accept again.
+    pub(super) fn end_limit(&mut self) {
+        if self.connections_most != u64::MAX && self.tally.open < self.connections_most {
+            for index in self.all_listeners() {
+                self.arm_accept(index);
+            }
+        }
+    }
+
+    /// The places of all listeners.
+    fn all_listeners(&self) -> Vec<u32> {
+        self.listeners
+            .iter()
+            .map(|(index, _)| index as u32)
+            .collect()
     }
 
     /// An accept failed: for want of descriptors it waits, for a broken listener it says so, and
@@ -227,7 +263,7 @@ impl Io {
             let timer = self.wheel.insert(tick(at_ns), Timer::Accept { index });
             listener.accept = Accept::Backoff(timer);
             listener.pauses += 1;
-            listener.paused_by = Some(errno);
+            listener.paused_by = Some(Pause::Errno(errno));
         }
     }
 

@@ -276,6 +276,7 @@ impl Io {
         if conn.handles == 0 {
             self.free(index);
         }
+        self.end_limit();
     }
 
     /// Nobody knows the record any more.
@@ -301,11 +302,12 @@ impl Io {
             .take(most)
             .map(|(index, conn)| {
                 let index = index as u32;
-                let peer = self.peer_name(index).map(|peer| peer.to_string());
+                let peer = self.peer_name(index);
                 let unacked = self.unacknowledged(index);
                 Straggler {
                     kind: "connection".to_owned(),
-                    name: peer.unwrap_or_else(|| "unknown peer".to_owned()),
+                    name: peer
+                        .map_or_else(|| "unknown peer".to_owned(), |peer| self.peers.name(peer)),
                     spawned_at: None,
                     detail: format!(
                         "{}; {} bytes queued, {unacked} unacknowledged",

@@ -188,6 +188,7 @@ impl Io {
             _ if cqe.result == -libc::ENOBUFS => {
                 if let Some(conn) = self.conns.get_mut(index as usize) {
                     conn.recv = Recv::Starved;
+                    self.tally.ran_out += 1;
                     self.starved.push_back(index);
                 }
             }

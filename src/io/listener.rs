@@ -19,6 +19,25 @@ use super::sweep::Drain;
 use crate::config::{ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy};
 use crate::report::{Gate, NoGate};
 
+/// What an accept paused for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pause {
+    /// The kernel refused it.
+    Errno(i32),
+    /// The core had as many connections as it may.
+    Limit,
+}
+
+impl Pause {
+    /// It in words.
+    pub(crate) fn words(self) -> String {
+        match self {
+            Pause::Errno(errno) => io::Error::from_raw_os_error(errno).to_string(),
+            Pause::Limit => "as many connections as max_connections allows".to_owned(),
+        }
+    }
+}
+
 /// The name of a listener's record. It outlives the record, and names no other.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ListenerId {
@@ -50,7 +69,9 @@ pub(crate) struct Listener {
     /// How often the accept paused.
     pub(crate) pauses: u64,
     /// What it paused for last.
-    pub(crate) paused_by: Option<i32>,
+    pub(crate) paused_by: Option<Pause>,
+    /// Whether it waits for a connection of this core to end; set and counted once for each wait.
+    pub(super) at_limit: bool,
     /// An errno no waiting mends, told by every `accept` from then on.
     pub(super) failed: Option<i32>,
     /// What a stop does to its connections, where it is not the default.
@@ -75,6 +96,14 @@ impl Listener {
     /// What a stop does to its connections, where it is not the default.
     pub(crate) fn policy(&self) -> Option<&DrainPolicy> {
         self.policy.as_deref()
+    }
+
+    /// It accepts nobody until a connection of the core has ended.
+    pub(super) fn wait_at_limit(&mut self) {
+        if !std::mem::replace(&mut self.at_limit, true) {
+            self.pauses += 1;
+            self.paused_by = Some(Pause::Limit);
+        }
     }
 
     /// The descriptor, while it is open.
@@ -105,6 +134,7 @@ impl Io {
             failures: 0,
             pauses: 0,
             paused_by: None,
+            at_limit: false,
             failed: None,
             policy: shared(policy),
             accepted_ns: None,

@@ -42,7 +42,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::clock::ns;
-use crate::config::{COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, TIMER_BUDGET};
+use crate::config::{COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, Peers, TIMER_BUDGET};
 use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::Driver;
@@ -88,6 +88,10 @@ pub(crate) struct Io {
     draining: Option<Draining>,
     /// How long a peer may acknowledge nothing of what it is owed (ns).
     linger_ns: u64,
+    /// How many accepted connections there may be before the listeners let further ones wait.
+    connections_most: u64,
+    /// How peers are named in the report.
+    peers: Peers,
     /// Connections in the stages `Flushing` and `FinSent`.
     lingering: u64,
     /// The source of generations for all records' operations.
@@ -178,6 +182,8 @@ impl Io {
             timers_fired: 0,
             draining: None,
             linger_ns: ns(linger),
+            connections_most: u64::MAX,
+            peers: Peers::default(),
             lingering: 0,
             generations: Generations::default(),
             dirty: Vec::new(),
@@ -193,6 +199,12 @@ impl Io {
             spent_segments: Vec::new(),
             batch: Box::default(),
         }
+    }
+
+    /// Bounds the connections that are accepted, and says how to name peers. Before it listens.
+    pub(crate) fn configure(&mut self, connections_most: usize, peers: Peers) {
+        self.connections_most = connections_most.try_into().unwrap_or(u64::MAX);
+        self.peers = peers;
     }
 
     /// Takes every completion that is there to its record or slot: sends first, so that what they

@@ -92,6 +92,8 @@ pub(crate) struct Tally {
     pub(crate) requests_answered: u64,
     /// Bytes that came after our end of the connection was closed, and were thrown away.
     pub(crate) late: u64,
+    /// Receives that found no buffer.
+    pub(crate) ran_out: u64,
     /// Whether the stop has begun: what counts "since the trigger" counts from then on.
     pub(crate) stopping: bool,
 }

@@ -151,10 +151,11 @@ pub struct ListenerReport {
     pub window_ms: f64,
     /// Connections taken from the backlog after the gate was closed.
     pub drained: u64,
-    /// How often accepting paused, over the whole run: no file descriptor or no memory was left, or
-    /// one accept after the other failed.
+    /// How often accepting paused, over the whole run: no file descriptor or no memory was left,
+    /// one accept after the other failed, or the core had as many connections as
+    /// [`max_connections`](crate::Builder::max_connections) allows.
     pub pauses: u64,
-    /// What the last pause was for, in the system's words.
+    /// What the last pause was for, in the system's words where it was the system.
     pub paused_by: Option<String>,
     /// What was to become of its connections, where that was not the default.
     pub policy: Option<PolicyReport>,
@@ -294,6 +295,12 @@ pub struct Ops {
     /// Operations still out at the hard deadline: their slot and buffer were
     /// left alone on purpose, since the kernel may still write there.
     pub leaked: u64,
+    /// Operations and cancels that found the submission queue full. They were
+    /// submitted early, or waited in their order.
+    pub waited: u64,
+    /// How often completions were seen not to fit their queue. The kernel keeps
+    /// them; each time costs a system call.
+    pub overflows: u64,
 }
 
 /// Letters; they balance over all cores together, see `Report::imbalances`.
@@ -317,6 +324,9 @@ pub struct Buffers {
     /// Buffers not back in the pool at the end: with a leaked op, or with a
     /// `Chunk` that outlives the core.
     pub lent: u64,
+    /// How often a receive found none that the kernel could fill, and waited. It
+    /// has few at first, and more as they are wanted, so a burst shows here.
+    pub ran_out: u64,
 }
 
 /// Something that was still alive at a deadline or at a force.
@@ -325,7 +335,8 @@ pub struct Buffers {
 pub struct Straggler {
     /// What it is, in one word: `task`, `connection`, `op`, `timer`, ...
     pub kind: String,
-    /// The name of the task, or the address of the peer.
+    /// The name of the task, or the network of the peer; its address where
+    /// [`name_peers`](crate::Builder::name_peers) says so.
     pub name: String,
     /// Where in the source it was spawned, as `file:line:column`.
     pub spawned_at: Option<String>,

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::task::Waker;
 
-use crate::config::{CATCH_UP_ENTERS, CQ_ENTRIES, CQ_ENTRIES_MIN, Features};
+use crate::config::{CATCH_UP_ENTERS, CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
 use crate::ring::chunk::Chunk;
@@ -32,6 +32,10 @@ pub(crate) struct OpCounts {
     pub(crate) completed: u64,
     /// Of those, the ones that ended by a cancel.
     pub(crate) cancelled: u64,
+    /// Entries, cancels too, that found the submission queue full; each was submitted early or waited.
+    pub(crate) waited: u64,
+    /// How often completions were seen not to fit their queue.
+    pub(crate) overflows: u64,
     /// Completions that named no operation of ours. Always 0 on a sound kernel.
     pub(crate) stale: u64,
 }
@@ -84,10 +88,20 @@ pub(crate) struct Driver {
 }
 
 impl Driver {
-    /// A ring for this thread, woken by `alarm`, which uses no more than `features`.
+    /// A ring of the usual size; see `open_with`.
+    #[cfg(test)]
     pub(crate) fn open(alarm: Arc<EventFd>, features: Features) -> Result<Driver, Error> {
+        Driver::open_with(alarm, features, Queues::default())
+    }
+
+    /// A ring for this thread, woken by `alarm`, which uses no more than `features` and has `queues`.
+    pub(crate) fn open_with(
+        alarm: Arc<EventFd>,
+        features: Features,
+        queues: Queues,
+    ) -> Result<Driver, Error> {
         let pool = Pool::new();
-        let port = open_port(&pool, features)?;
+        let port = open_port(&pool, features, queues)?;
         let mut driver = Driver {
             port: Some(port),
             pool,
@@ -162,6 +176,7 @@ impl Driver {
         let Some(port) = &mut self.port else {
             return;
         };
+        self.counts.waited += 1;
         if self.waiting.is_empty() {
             // An error here is met again, and reported, by the turn's own enter.
             let _later = port.enter(Wait::No);
@@ -401,7 +416,9 @@ impl Driver {
     /// they may touch (slots, pool, alarm) is leaked on purpose: closing is no receipt.
     pub(crate) fn close(&mut self) -> u64 {
         let held = self.in_flight();
-        drop(self.port.take());
+        if let Some(port) = self.port.take() {
+            self.counts.overflows = port.overflows();
+        }
         if held > 0 {
             std::mem::forget(std::mem::take(&mut self.slots));
             self.pool.leak();
@@ -413,15 +430,22 @@ impl Driver {
 
 /// A ring that has the pool's buffers. Both count against the limit on locked memory: a ring that
 /// leaves too little of it for the buffers' own is made again with half as many completions.
-fn open_port(pool: &Pool, features: Features) -> Result<Port, Error> {
-    let mut port = Port::open(features, CQ_ENTRIES)?;
+fn open_port(pool: &Pool, features: Features, queues: Queues) -> Result<Port, Error> {
+    let mut port = Port::open(features, queues)?;
     loop {
         let entries = port.cq_entries();
         match port.lend(pool) {
             Ok(()) => return Ok(port),
             Err(error) if is_out_of_memory(&error) && entries > CQ_ENTRIES_MIN => {
                 drop(port);
-                port = open_again(features, entries / 2)?;
+                let completions = entries / 2;
+                port = open_again(
+                    features,
+                    Queues {
+                        completions,
+                        ..queues
+                    },
+                )?;
             }
             Err(error) => return Err(error),
         }
@@ -429,10 +453,10 @@ fn open_port(pool: &Pool, features: Features) -> Result<Port, Error> {
 }
 
 /// Makes a ring when one was just closed, whose memory the kernel gives back a little later.
-fn open_again(features: Features, cq_entries: u32) -> Result<Port, Error> {
+fn open_again(features: Features, queues: Queues) -> Result<Port, Error> {
     let mut tries = 0;
     loop {
-        match Port::open(features, cq_entries) {
+        match Port::open(features, queues) {
             Err(error) if is_out_of_memory(&error) && tries < REOPEN_TRIES => {
                 tries += 1;
                 std::thread::sleep(REOPEN_PAUSE);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{EnterFlags, IoUring, opcode, squeue};
 
-use crate::config::{CQ_ENTRIES_MIN, Features, SQ_ENTRIES};
+use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::{Error, ErrorKind};
 use crate::ring::buffers::{BUFFER_GROUP, Pool};
 use crate::ring::sys;
@@ -16,8 +16,8 @@ use crate::ring::sys;
 /// the operation's final completion: that is the business of who makes it (see the law in `ring`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Sqe {
-    /// Accept connections until told otherwise.
-    AcceptMulti { fd: RawFd },
+    /// Accept one connection, or connections until told otherwise.
+    Accept { fd: RawFd, multi: bool },
     /// Receive into the pool's buffers until told otherwise, or until `bytes_most` have come where
     /// the kernel can count them; 0 is without a bound.
     RecvMulti { fd: RawFd, bytes_most: u32 },
@@ -133,6 +133,8 @@ pub(crate) struct Port {
     /// Whether the submission queue has an array of indices, as before Linux 6.6.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask for it"))]
     sq_array: bool,
+    /// How often a look has found that completions did not fit their queue.
+    overflows: u64,
     /// Plays a kernel that is out of memory for the moment: an enter submits nothing.
     #[cfg(test)]
     pub(crate) starved: bool,
@@ -147,11 +149,11 @@ impl std::fmt::Debug for Port {
 impl Port {
     /// Makes the ring of this thread, with every fallback there is, and says why if it cannot. A
     /// feature that `features` leaves out is not asked for, as if the kernel had refused it.
-    pub(crate) fn open(features: Features, cq_entries_most: u32) -> Result<Port, Error> {
-        let mut cq_entries = cq_entries_most;
+    pub(crate) fn open(features: Features, queues: Queues) -> Result<Port, Error> {
+        let mut cq_entries = queues.completions;
         let mut sq_array = features == Features::Oldest;
         loop {
-            match build(cq_entries, sq_array) {
+            match build(queues.submissions, cq_entries, sq_array) {
                 Ok(ring) => return Port::checked(ring, features, sq_array),
                 // NO_SQARRAY came with 6.6.
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) && !sq_array => {
@@ -194,6 +196,7 @@ impl Port {
             wait_flags,
             bounds_receives: true,
             sq_array,
+            overflows: 0,
             #[cfg(test)]
             starved: false,
         };
@@ -262,13 +265,22 @@ impl Port {
     /// work that only an enter runs) is not counted: its bytes are still in their socket.
     pub(crate) fn has_unseen(&mut self) -> bool {
         let overflowed = self.ring.submission().cq_overflow();
+        self.overflows += u64::from(overflowed);
         overflowed || !self.ring.completion().is_empty()
     }
 
     /// Whether the kernel has taken all that was pushed, and has no completions that did not fit.
     pub(crate) fn is_all_seen(&mut self) -> bool {
         let queue = self.ring.submission();
-        queue.is_empty() && !queue.cq_overflow()
+        let (is_empty, overflowed) = (queue.is_empty(), queue.cq_overflow());
+        drop(queue);
+        self.overflows += u64::from(overflowed);
+        is_empty && !overflowed
+    }
+
+    /// How often a look has found that completions did not fit their queue. Not every turn looks.
+    pub(crate) fn overflows(&self) -> u64 {
+        self.overflows
     }
 
     /// Submits all that is queued, lets deferred work run, and sleeps as `wait` says.
@@ -353,7 +365,7 @@ impl Port {
 }
 
 /// Asks the kernel for a ring.
-fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
+fn build(sq_entries: u32, cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
     let mut builder = IoUring::builder();
     builder
         .dontfork()
@@ -366,7 +378,7 @@ fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
     if !sq_array {
         builder.setup_no_sqarray();
     }
-    builder.build(SQ_ENTRIES)
+    builder.build(sq_entries)
 }
 
 /// The kernel's form of an operation.
@@ -374,9 +386,15 @@ fn build(cq_entries: u32, sq_array: bool) -> io::Result<IoUring> {
 fn entry(sqe: &Sqe) -> squeue::Entry {
     const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
     match *sqe {
-        Sqe::AcceptMulti { fd } => opcode::AcceptMulti::new(Fd(fd))
+        Sqe::Accept { fd, multi: true } => opcode::AcceptMulti::new(Fd(fd))
             .flags(libc::SOCK_CLOEXEC)
             .build(),
+        // Who it is, is asked of the socket where it is wanted.
+        Sqe::Accept { fd, multi: false } => {
+            opcode::Accept::new(Fd(fd), std::ptr::null_mut(), std::ptr::null_mut())
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+        }
         Sqe::RecvMulti { fd, .. } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
         Sqe::Send { fd, from, len } => opcode::Send::new(Fd(fd), from, len).flags(FLAGS).build(),
         // DONTWAIT: what the socket does not take is told at once, never kept for later (the kernel

@@ -7,9 +7,9 @@ use std::net::{SocketAddr, TcpStream as Peer};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use evenfall::net::{DrainPolicy, TcpListener, TcpStream};
-use evenfall::time::{interval, sleep, spawn_after, timeout};
-use evenfall::{Core, Cores, ErrorKind, Shutdown, spawn};
+use evenfall::net::{Chunk, DrainPolicy, TcpListener, TcpStream};
+use evenfall::time::{interval, sleep, spawn_after, timeout, try_spawn_after};
+use evenfall::{Core, Cores, ErrorKind, Shutdown, spawn, spawn_on};
 use serde_json::json;
 
 use crate::args::Args;
@@ -58,20 +58,20 @@ fn a_flood_beyond_the_descriptors_is_served_in_turn_and_nobody_is_lost() {
 }
 
 /// A client that has asked.
-fn asking(address: &str, number: usize) -> Peer {
+pub(crate) fn asking(address: &str, number: usize) -> Peer {
     let mut peer = Peer::connect(address).expect("the backlog has room");
     peer.set_read_timeout(Some(WATCHDOG)).expect("not zero");
     ask(&mut peer, number);
     peer
 }
 
-fn ask(peer: &mut Peer, number: usize) {
+pub(crate) fn ask(peer: &mut Peer, number: usize) {
     let words = format!("{number:04}");
     peer.write_all(words.as_bytes()).expect("it is connected");
 }
 
 #[track_caller]
-fn answered(peer: &mut Peer, number: usize) {
+pub(crate) fn answered(peer: &mut Peer, number: usize) {
     let mut answer = [0; 4];
     peer.read_exact(&mut answer).expect("an answer");
     assert_eq!(answer, format!("{number:04}").as_bytes());
@@ -147,6 +147,10 @@ pub(crate) fn extremes(args: Args) -> ExitCode {
         let error = error.expect_err("neither none nor so many");
         assert_eq!(error.kind(), ErrorKind::Cores, "{error}");
     }
+    for none in [builder().max_connections(0), builder().queues(0, u32::MAX)] {
+        let error = none.cores(Cores::Count(1)).build();
+        assert_eq!(error.expect_err("none").kind(), ErrorKind::Config);
+    }
     let processor = builder().cores(Cores::List(vec![usize::MAX])).build();
     assert_eq!(processor.expect_err("none").kind(), ErrorKind::Cores);
     for signal in [i32::MIN, -1, 0, i32::MAX] {
@@ -175,12 +179,15 @@ pub(crate) fn extremes(args: Args) -> ExitCode {
             .cores(Cores::Count(1))
             .shutdown(longest)
             .stall_after(Duration::MAX)
+            .max_connections(usize::MAX)
+            .queues(32_768, 65_536)
             .build()?;
         let listener = runtime.bind("127.0.0.1:0")?;
         runtime.run(move |core| {
             let listener = listener.on(&core).drain_policy(
                 DrainPolicy::new()
                     .idle_grace(Duration::MAX)
+                    .spread(Duration::ZERO)
                     .linger(Duration::MAX),
             );
             async move { ask_for_all(&core, listener).await }
@@ -205,6 +212,8 @@ async fn ask_for_all(core: &Core, listener: TcpListener) -> io::Result<()> {
     core.handle().on_shutdown("once", Duration::MAX, nothing);
     assert!(core.on_shutdown("twice", Duration::ZERO, nothing).remove());
     times().await;
+    let nobody = core.handle().spawn_on(usize::MAX, async || {});
+    assert!(nobody.is_err() && spawn_on(usize::MAX, async || {}).is_err());
     let address = listener.local_addr();
     for limit in [0, usize::MAX] {
         serves(
@@ -228,6 +237,8 @@ async fn times() {
     let never = spawn_after(Duration::MAX, async {});
     never.abort();
     drop(never.await);
+    let never = try_spawn_after(Duration::MAX, async {}).expect("nothing stops");
+    never.abort();
     let at_once = spawn_after(Duration::ZERO, async { 7 });
     assert_eq!(soon("a delay of nothing", at_once).await.ok(), Some(7));
     for period in [Duration::ZERO, Duration::from_nanos(1)] {
@@ -239,6 +250,23 @@ async fn times() {
     let mut ticks = interval(Duration::MAX);
     let _first = timeout(moment, ticks.tick()).await;
     assert!(timeout(moment, ticks.tick()).await.is_err());
+}
+
+/// Places beyond the end are the end.
+fn parts(chunk: &mut Chunk) {
+    for past in [5, usize::MAX] {
+        assert_eq!(chunk.slice(..past).len(), 4);
+        assert_eq!(chunk.slice(past..).len(), 0);
+        let mut part = chunk.clone();
+        part.truncate(past);
+        assert_eq!(part.split_to(past).len(), 4);
+        assert_eq!(part.len(), 0);
+        chunk.clone().advance(past);
+    }
+    assert_eq!(chunk.split_to(0).len(), 0);
+    chunk.advance(0);
+    chunk.truncate(0);
+    assert_eq!(chunk.slice(usize::MAX..=usize::MAX).len(), 0);
 }
 
 /// No handler at a time counts as one.
@@ -257,6 +285,10 @@ async fn serves(listener: TcpListener, limit: usize) -> io::Result<()> {
 async fn connects(address: SocketAddr, listener: &TcpListener) -> io::Result<()> {
     let stream = TcpStream::connect_timeout(address, Duration::MAX).await?;
     let accepted = soon("an accept", listener.accept()).await?;
+    let mut accepted = accepted.expect("nobody stops the runtime");
+    let mut stream = stream;
+    stream.write_all(b"four").await?;
+    parts(&mut soon("four bytes", accepted.recv()).await?);
     drop(accepted);
     // As long as it likes to be looked after: as the kernel likes, or not at all.
     for idle in [Duration::ZERO, Duration::from_secs(1), Duration::MAX] {

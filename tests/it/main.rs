@@ -21,6 +21,7 @@ mod wire;
 
 mod adopted;
 mod after_cut;
+mod bounds;
 mod burdened;
 mod children;
 mod clients;
@@ -53,9 +54,11 @@ mod phases;
 mod pid_one;
 mod policy;
 mod port;
+mod queues;
 mod refused;
 mod rounds;
 mod rude;
+mod secrets;
 mod signals;
 mod stages;
 mod stalled;
@@ -148,6 +151,8 @@ fn play(role: &str) -> ExitCode {
         "stalled" => stalled::stalled,
         "stalls" => stuck::stalls,
         "brings" => fair::brings,
+        "hoards" => bounds::hoards,
+        "keeps_secrets" => secrets::keeps_secrets,
         "burdened" => burdened::burdened,
         "starves" => starved::starves,
         "starts" => start_up::starts,
@@ -170,6 +175,9 @@ fn trials() -> Vec<Trial> {
     let modules = [
         adopted::promises,
         after_cut::promises,
+        bounds::promises,
+        queues::promises,
+        secrets::promises,
         children::promises,
         clients::promises,
         closing::promises,

@@ -16,6 +16,7 @@ promises![
     the_library_neither_prints_nor_exits,
     the_contract_names_tests_that_exist,
     the_faults_name_tests_that_exist,
+    whatever_takes_a_number_is_tried_at_its_ends,
 ];
 
 /// The modules from the top down. A module may import those of a lower rank,
@@ -274,6 +275,54 @@ fn the_library_neither_prints_nor_exits() {
     }
     assert!(wrong.is_empty(), "in the library:\n{}", wrong.join("\n"));
 }
+
+/// `limits::extremes` gives each the largest number there is, and none. A call that is new and not in
+/// there fails here.
+fn whatever_takes_a_number_is_tried_at_its_ends() {
+    let tried = text_of("tests/it/limits.rs").expect("the limits");
+    let mut calls = 0;
+    let mut untried = Vec::new();
+    for source in sources() {
+        let code = &source.code;
+        let starts = code
+            .match_indices("pub fn ")
+            .chain(code.match_indices("pub async fn "));
+        for (at, start) in starts {
+            let call = code[at + start.len()..].split([';', '{']).next();
+            let (name, rest) = call
+                .and_then(|call| call.split_once(['(', '<']))
+                .unwrap_or(("", ""));
+            let taken = rest.split("->").next().unwrap_or_default();
+            let takes = |kind: &&str| taken.contains(&format!(": {kind}"));
+            if !NUMBERS.iter().any(takes) {
+                continue;
+            }
+            calls += 1;
+            if !tried.contains(&format!("{name}(")) {
+                untried.push(format!("{}: {name}", source.path));
+            }
+        }
+    }
+    assert!(calls > 20, "only {calls} calls take a number");
+    assert!(
+        untried.is_empty(),
+        "not in limits.rs:\n{}",
+        untried.join("\n")
+    );
+}
+
+/// How a call says that it takes a number or a place.
+const NUMBERS: &[&str] = &[
+    "Duration",
+    "Option<Duration>",
+    "usize",
+    "u64",
+    "u32",
+    "u16",
+    "i32",
+    "impl RangeBounds<usize>",
+    "impl IntoIterator<Item = i32>",
+];
 
 /// The file of the repository with this path.
 fn text_of(path: &str) -> Option<String> {

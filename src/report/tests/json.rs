@@ -89,9 +89,12 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
     );
     check("/requests", "begun, answered");
     check("/bytes", "received, sent, unsent, unacked, aborted, late");
-    check("/ops", "submitted, completed, cancelled, leaked");
+    check(
+        "/ops",
+        "submitted, completed, cancelled, leaked, waited, overflows",
+    );
     check("/letters", "sent, handled, returned");
-    check("/buffers", "total, lent");
+    check("/buffers", "total, lent, ran_out");
     check("/hooks/0", "name, outcome, error, start_ms, elapsed_ms");
     check("/stragglers/0", "kind, name, spawned_at, detail");
     check("/stuck", "task, spawned_at, since_ms, state, wchan");

@@ -90,7 +90,7 @@ impl Kernel {
             (Sqe::RecvMulti { .. }, Some(socket), _) => self.receive(at, socket),
             (Sqe::Send { .. } | Sqe::SendMsg { .. }, Some(socket), _) => self.send(at, socket),
             (Sqe::Connect { .. }, Some(socket), _) => self.connect(at, socket),
-            (Sqe::AcceptMulti { .. }, _, Some(listener)) => self.accept(at, listener),
+            (Sqe::Accept { .. }, _, Some(listener)) => self.accept(at, listener),
             _ => {}
         }
     }
@@ -290,7 +290,7 @@ impl Kernel {
         let Some(fd) = self.accept_raw(listener) else {
             return;
         };
-        if self.is_full() || self.dice.chance(80) {
+        if !self.ops[at].is_multishot() || self.is_full() || self.dice.chance(80) {
             self.met.count(Case::AcceptLastWithConnection);
             return self.end(at, fd, 0);
         }

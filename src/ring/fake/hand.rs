@@ -198,7 +198,7 @@ impl Kernel {
 
     /// The accept takes in who is next, by its `last` completion or not.
     pub(crate) fn accepts(&mut self, last: bool) -> bool {
-        let accept = |op: &Op| matches!(op.sqe, Sqe::AcceptMulti { .. });
+        let accept = |op: &Op| matches!(op.sqe, Sqe::Accept { .. });
         let Some(at) = self.op_on(None, accept) else {
             return false;
         };
@@ -206,7 +206,7 @@ impl Kernel {
         let Some(fd) = listener.and_then(|listener| self.accept_raw(listener)) else {
             return false;
         };
-        if last {
+        if last || !self.ops[at].is_multishot() {
             self.end(at, fd, 0);
         } else {
             let cqe = self.ops[at].cqe(fd, MORE);
@@ -217,7 +217,7 @@ impl Kernel {
 
     /// The accept fails.
     pub(crate) fn accept_fails(&mut self, errno: i32) -> bool {
-        let accept = |op: &Op| matches!(op.sqe, Sqe::AcceptMulti { .. });
+        let accept = |op: &Op| matches!(op.sqe, Sqe::Accept { .. });
         let at = self.op_on(None, accept);
         at.is_some_and(|at| {
             self.end(at, -errno, 0);

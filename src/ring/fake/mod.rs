@@ -29,7 +29,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
 
-use crate::config::{CQ_ENTRIES_MIN, Features};
+use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
 use crate::ring::port::{Cqe, Port, Sqe, Wait};
@@ -124,10 +124,10 @@ pub(crate) enum Door {
 }
 
 impl Door {
-    pub(crate) fn open(features: Features, cq_entries_most: u32) -> Result<Door, Error> {
+    pub(crate) fn open(features: Features, queues: Queues) -> Result<Door, Error> {
         match installed() {
             Some(script) => Ok(Door::Script(script)),
-            None => Port::open(features, cq_entries_most).map(|port| Door::Kernel(Box::new(port))),
+            None => Port::open(features, queues).map(|port| Door::Kernel(Box::new(port))),
         }
     }
 
@@ -169,6 +169,13 @@ impl Door {
         match self {
             Door::Kernel(port) => port.is_all_seen(),
             Door::Script(script) => script.borrow().is_all_seen(),
+        }
+    }
+
+    pub(crate) fn overflows(&self) -> u64 {
+        match self {
+            Door::Kernel(port) => port.overflows(),
+            Door::Script(_) => 0,
         }
     }
 

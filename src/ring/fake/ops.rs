@@ -48,10 +48,10 @@ impl Op {
     }
 
     /// Whether it may complete several times.
-    fn is_multishot(&self) -> bool {
+    pub(super) fn is_multishot(&self) -> bool {
         matches!(
             self.sqe,
-            Sqe::AcceptMulti { .. } | Sqe::RecvMulti { .. } | Sqe::PollMulti { .. }
+            Sqe::Accept { multi: true, .. } | Sqe::RecvMulti { .. } | Sqe::PollMulti { .. }
         )
     }
 }
@@ -114,7 +114,7 @@ impl Kernel {
             brought: 0,
         };
         match sqe {
-            Sqe::AcceptMulti { fd } => {
+            Sqe::Accept { fd, .. } => {
                 self.look_at(fd);
                 let known = self.listener_at(fd);
                 op.listener = Some(known.unwrap_or_else(|| self.adopt_listener(fd)));
@@ -233,7 +233,7 @@ impl Kernel {
         let (sends, len) = (op.sends(), op.borrowed.len() as u64);
         let case = match op.sqe {
             Sqe::RecvMulti { .. } => Some(Case::RecvCancelled),
-            Sqe::AcceptMulti { .. } => Some(Case::AcceptCancelled),
+            Sqe::Accept { .. } => Some(Case::AcceptCancelled),
             Sqe::Connect { .. } => Some(Case::ConnectCancelled),
             _ if sends => Some(Case::SendCancelled),
             _ => None,
@@ -292,7 +292,7 @@ impl Kernel {
             (Sqe::Send { .. } | Sqe::SendMsg { .. }, Some(socket)) => {
                 socket.dead || socket.peer.drinks
             }
-            (Sqe::AcceptMulti { .. }, _) => {
+            (Sqe::Accept { .. }, _) => {
                 let listener = op.listener.map(|at| &self.listeners[at]);
                 listener.is_some_and(|listener| !listener.backlog.is_empty())
             }

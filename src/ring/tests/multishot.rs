@@ -215,7 +215,7 @@ fn an_accept_gives_each_connection_once_and_dropping_it_closes_it() {
     let address = listener.local_addr().expect("an address");
     let token = arming(Kind::Accept, 1);
     let fd = listener.as_raw_fd();
-    driver.submit(Sqe::AcceptMulti { fd }, token);
+    driver.submit(Sqe::Accept { fd, multi: true }, token);
     let peers: Vec<TcpStream> = (0..20)
         .map(|_| TcpStream::connect(address).expect("a connection"))
         .collect();
@@ -244,7 +244,7 @@ fn connections_that_nobody_took_are_closed_with_the_driver() {
     let address = listener.local_addr().expect("an address");
     let token = arming(Kind::Accept, 1);
     let fd = listener.as_raw_fd();
-    driver.submit(Sqe::AcceptMulti { fd }, token);
+    driver.submit(Sqe::Accept { fd, multi: true }, token);
     driver.enter(Wait::No).expect("the ring is open");
     let peers: Vec<TcpStream> = (0..20)
         .map(|_| TcpStream::connect(address).expect("a connection"))

@@ -19,7 +19,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::config::Shutdown;
+use crate::config::{CoreConfig, Shutdown};
 use crate::context;
 use crate::handle::Handle;
 use crate::panics::panic_text;
@@ -203,7 +203,10 @@ fn runtime() -> Runtime {
         shutdown,
         &[],
         None,
-        crate::ring::tests::features(),
+        CoreConfig {
+            features: crate::ring::tests::features(),
+            ..CoreConfig::default()
+        },
     )
     .expect("a runtime")
 }

@@ -48,6 +48,12 @@ pub(crate) struct Setup {
     tell: bool,
     /// `adopt=true`: the socket is made outside of the runtime.
     adopt: bool,
+    /// `most`: connections of a core.
+    most: Option<usize>,
+    /// `submissions` and `completions`: the lengths of a ring's queues.
+    queues: Option<(u32, u32)>,
+    /// `name_peers=true`
+    name_peers: bool,
 }
 
 impl Setup {
@@ -80,6 +86,22 @@ impl Setup {
             early_thread: args.number("early_thread", false),
             tell: args.number("tell", false),
             adopt: args.number("adopt", false),
+            most: args.take("most"),
+            queues: args.take("submissions").zip(args.take("completions")),
+            name_peers: args.number("name_peers", false),
+        }
+    }
+
+    /// The runtime's builder, told all that the words say of it.
+    fn builder(&self) -> evenfall::Builder {
+        let builder = crate::process::builder()
+            .cores(Cores::Count(self.cores))
+            .shutdown(self.shutdown.clone())
+            .name_peers(self.name_peers)
+            .max_connections(self.most.unwrap_or(usize::MAX));
+        match self.queues {
+            Some((submissions, completions)) => builder.queues(submissions, completions),
+            None => builder,
         }
     }
 
@@ -110,10 +132,7 @@ where
     Fut: Future<Output = io::Result<()>> + 'static,
 {
     let early = setup.early_thread.then(Commands::start);
-    let mut runtime = crate::process::builder()
-        .cores(Cores::Count(setup.cores))
-        .shutdown(setup.shutdown)
-        .build()?;
+    let mut runtime = setup.builder().build()?;
     let listener = match setup.adopt {
         true => runtime.adopt(made_outside(&setup.address).expect("the address can be had"))?,
         false => runtime.bind(setup.address.as_str())?,
