@@ -4,6 +4,9 @@
 
 use super::Io;
 use super::conn::{Conn, Incoming, Origin, Recv};
+use super::drain::Drain;
+use super::listener::{Accept, Listener};
+use crate::config::ACCEPT_QUEUE;
 
 impl Io {
     /// What in the books contradicts something else, if anything does.
@@ -14,7 +17,12 @@ impl Io {
             let what = conn.contradiction()?;
             Some(format!("record {index} {what}"))
         });
-        queued.or(counts).or(record).or_else(|| self.forgotten())
+        let listener = self.waits_in_vain();
+        queued
+            .or(counts)
+            .or(record)
+            .or(listener)
+            .or_else(|| self.forgotten())
     }
 
     /// Who waits in a listener's queue is there, and knows it.
@@ -29,6 +37,21 @@ impl Io {
         Some(format!(
             "a listener gives out record {index}, which is not its"
         ))
+    }
+
+    /// A listener that let clients wait accepts again when there is room.
+    fn waits_in_vain(&self) -> Option<String> {
+        let has_room = self.tally.open < self.connections_most;
+        let waits = |listener: &Listener| {
+            listener.accept == Accept::Off
+                && listener.drain == Drain::No
+                && listener.fd.is_some()
+                && listener.failed.is_none()
+                && listener.queue.len() < ACCEPT_QUEUE / 2
+        };
+        let mut listeners = self.listeners.iter();
+        let (index, _) = listeners.find(|(_, listener)| has_room && waits(listener))?;
+        Some(format!("listener {index} accepts nobody, and might"))
     }
 
     /// What is counted is there.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::orders::Coordinator;
 use super::users::{self, Book};
-use crate::config::{Features, Shutdown};
+use crate::config::{Features, Peers, Shutdown};
 use crate::context::{self, Local};
 use crate::core::stop::CoreStop;
 use crate::core::{fail, turn};
@@ -40,6 +40,9 @@ pub(super) const PEERS_MOST: u64 = 20;
 
 /// Mixed into a seed for the dice that decide whether a turn panics.
 const STRIKES: u64 = 0x5eed_0f57;
+
+/// Mixed into a seed for the dice that decide whether connections have a limit.
+const LIMITS: u64 = 0x5eed_0cab;
 
 /// A schedule that was as it should be.
 #[derive(Debug)]
@@ -80,9 +83,16 @@ pub(super) fn play(seed: u64, peers_most: u64) -> Result<Played, String> {
     let script = &installed.0;
     let book = Rc::new(Book::new(dice.fork(), script.clone()));
     let local = core(clock, &mut dice);
+    // Dice of its own: the schedules without it are the same as before there was such a thing.
+    let mut limit = Dice::new(seed ^ LIMITS);
+    if limit.chance(200) {
+        let most = 1 + limit.below(4) as usize;
+        local.io.borrow_mut().configure(most, Peers::Masked);
+        script.borrow_mut().limited = true;
+    }
     let coordinator = Coordinator::new(dice.fork(), script.clone(), clock);
     let fails_at = dice.chance(4).then(|| dice.below(80));
-    // Dice of its own: the schedules without it are the same as before there was such a thing.
+    // As above.
     let mut strike = Dice::new(seed ^ STRIKES);
     if strike.chance(10) {
         fake::strike_after(strike.below(80), 1);

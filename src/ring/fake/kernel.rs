@@ -66,6 +66,8 @@ pub(crate) struct Kernel {
     digest: u64,
     /// How often somebody slept who had nothing to wait for but to be called.
     pub(crate) calls: u64,
+    /// Whether clients may wait in a backlog while the driver sleeps: connections have a limit.
+    pub(crate) limited: bool,
     /// Whether it makes trouble: no errors come of the kernel's own when not.
     pub(super) troubles: bool,
     /// Whether it ends a receive at its bound, as Linux 6.17 and later do.
@@ -124,6 +126,7 @@ impl Kernel {
             enters: 0,
             digest: 0,
             calls: 0,
+            limited: false,
             silent: false,
             plan: Plan::default(),
             met: Met::default(),
@@ -300,7 +303,7 @@ impl Kernel {
         }
         let waits = |listener: &Listening| {
             let open = !(listener.closed || listener.broken);
-            open && !listener.backlog.is_empty()
+            open && !listener.backlog.is_empty() && !self.limited
         };
         if self.listeners.iter().any(waits) {
             self.breaks("an accept that has ended was not armed again".to_owned());
