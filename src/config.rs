@@ -76,6 +76,10 @@ pub(crate) const LETTER_BUDGET: usize = 1024;
 /// starve the requests that are still being answered.
 pub(crate) const DRAIN_BATCH: usize = 64;
 
+/// How often a turn of a stop takes completions that did not fit their queue, before it tells
+/// connections. What still comes then waits for the next turn.
+pub(crate) const SEE_ROUNDS: usize = 64;
+
 /// Further enters of one turn of a stop, while the kernel has completions that it holds back: each
 /// gives some twenty. More come back than connections are told in a turn, or the peers' FINs pile
 /// up before the requests of those that are still served.
