@@ -69,26 +69,12 @@ impl Parked {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
-
     use super::*;
-
-    /// A waker of a user's, which counts.
-    #[derive(Default)]
-    struct Foreign(AtomicUsize);
-
-    impl Wake for Foreign {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::ring::tests::foreign::Foreign;
 
     #[test]
     fn a_users_waker_is_not_used_under_the_borrow_but_leaves_once_by_the_list() {
-        let foreign = Arc::new(Foreign::default());
-        let waker = Waker::from(foreign.clone());
+        let (foreign, waker) = Foreign::new();
         let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
         for round in 1..=3 {
             parked.park(&Context::from_waker(&waker), &mut spent);
@@ -100,14 +86,13 @@ mod tests {
                 "woken once for each time it was parked"
             );
         }
-        assert_eq!(foreign.0.load(Ordering::Relaxed), 0);
+        assert_eq!(foreign.woken(), 0);
         assert!(spent.is_empty());
     }
 
     #[test]
     fn whoever_parks_last_is_woken_and_who_was_there_is_spent() {
-        let users: [Arc<Foreign>; 2] = Default::default();
-        let [first, second] = users.clone().map(Waker::from);
+        let ((_, first), (_, second)) = (Foreign::new(), Foreign::new());
         let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
         parked.park(&Context::from_waker(&first), &mut spent);
         parked.park(&Context::from_waker(&second), &mut spent);
@@ -118,7 +103,7 @@ mod tests {
 
     #[test]
     fn what_is_cleared_wakes_nobody() {
-        let waker = Waker::from(Arc::new(Foreign::default()));
+        let (_, waker) = Foreign::new();
         let (mut parked, mut spent, mut wakers) = (Parked::default(), Vec::new(), Vec::new());
         parked.park(&Context::from_waker(&waker), &mut spent);
         parked.clear(&mut spent);

@@ -8,6 +8,7 @@ mod cancel;
 mod close;
 mod deferred;
 mod features;
+pub(crate) mod foreign;
 pub(crate) mod freed;
 mod multishot;
 pub(crate) mod quarantine;

@@ -188,25 +188,13 @@ impl Drop for Kept {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::Wake;
 
     use super::*;
-
-    /// A waker of a user's, which counts.
-    #[derive(Default)]
-    struct Foreign(AtomicUsize);
-
-    impl Wake for Foreign {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-        }
-    }
+    use crate::ring::tests::foreign::Foreign;
 
     #[test]
     fn a_users_waker_is_kept_and_comes_back_with_its_mark_gone() {
-        let foreign = Arc::new(Foreign::default());
-        let waker = Waker::from(foreign.clone());
+        let (foreign, waker) = Foreign::new();
         let mut kept = Kept::of(&waker);
         assert_eq!(Arc::strong_count(&foreign), 3);
         kept.mark();
@@ -218,14 +206,14 @@ mod tests {
         kept.mark();
         kept.take().expect("it is kept").wake();
         assert!(kept.take().is_none() && !kept.is_marked());
-        assert_eq!(foreign.0.load(Ordering::Relaxed), 1);
+        assert_eq!(foreign.woken(), 1);
         assert_eq!(Arc::strong_count(&foreign), 2);
     }
 
     #[test]
     fn a_users_waker_goes_with_the_word() {
-        let foreign = Arc::new(Foreign::default());
-        let mut kept = Kept::from(Waker::from(foreign.clone()));
+        let (foreign, waker) = Foreign::new();
+        let mut kept = Kept::from(waker);
         kept.mark();
         drop(kept);
         assert_eq!(Arc::strong_count(&foreign), 1);
