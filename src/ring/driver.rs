@@ -382,9 +382,11 @@ impl Driver {
 
     /// Takes the completion of a one-off operation. A waker to wake goes to `wakers`.
     pub(crate) fn complete_slot(&mut self, completion: &Completion, wakers: &mut Vec<Waker>) {
-        match self.slots.complete(completion.token, completion.result) {
+        let (result, more) = (completion.result, completion.more);
+        match self.slots.complete(completion.token, result, more) {
             Completed::Wake(waker) => wakers.extend(waker),
             Completed::Freed(lent) => drop(lent),
+            Completed::NotLast => {}
             Completed::Stale => self.stale(completion.token.pack()),
         }
     }
@@ -420,7 +422,7 @@ impl Driver {
             self.counts.overflows = port.overflows();
         }
         if held > 0 {
-            std::mem::forget(std::mem::take(&mut self.slots));
+            self.slots.leak();
             self.pool.leak();
             std::mem::forget(self.alarm.clone());
         }

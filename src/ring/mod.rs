@@ -30,4 +30,6 @@ pub(crate) mod sys;
 pub(crate) mod token;
 
 #[cfg(test)]
+pub(crate) mod sequences;
+#[cfg(test)]
 pub(crate) mod tests;

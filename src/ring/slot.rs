@@ -11,7 +11,8 @@
 //! ```
 //! From `start` on the slot owns buffer, address and descriptor, at heap addresses that do not
 //! move when the table of slots grows; the future has a [`Key`] and nothing else. A slot is free
-//! again only after the operation's completion.
+//! again only after the operation's last completion: one that says "more to come" leaves it where it
+//! is in the diagram, and what it said is the result.
 
 #![forbid(unsafe_code)]
 
@@ -94,6 +95,17 @@ pub(crate) struct Key {
     generation: u32,
 }
 
+impl Key {
+    /// What the kernel knows the operation by.
+    pub(crate) fn token(&self) -> Token {
+        Token {
+            kind: Kind::Slot,
+            index: self.index,
+            generation: self.generation,
+        }
+    }
+}
+
 /// One operation that was started.
 #[derive(Debug)]
 struct Slot {
@@ -103,6 +115,8 @@ struct Slot {
     state: State,
     /// Tells this operation from earlier ones of the same place.
     generation: u32,
+    /// What its first completion said; none before that.
+    said: Option<i32>,
 }
 
 /// See the module's diagram.
@@ -132,6 +146,8 @@ pub(crate) enum Completed {
     Wake(Option<Waker>),
     /// Nobody waited; this is what the operation had lent, to be dropped by the caller.
     Freed(Lent),
+    /// It has a result, and the kernel keeps what it was lent until it completes once more.
+    NotLast,
     /// No operation of that name is in the kernel.
     Stale,
 }
@@ -155,13 +171,11 @@ impl Slots {
             lent,
             state: State::Waiting(None),
             generation,
+            said: None,
         });
-        let token = Token {
-            kind: Kind::Slot,
-            index,
-            generation,
-        };
-        (Key { index, generation }, slot.lent.sqe(), token)
+        let key = Key { index, generation };
+        let token = key.token();
+        (key, slot.lent.sqe(), token)
     }
 
     /// The result and what was lent, once the operation is complete; then the slot is free. The
@@ -196,12 +210,7 @@ impl Slots {
             State::Waiting(waker) => {
                 let waker = waker.take();
                 slot.state = State::Abandoned;
-                let token = Token {
-                    kind: Kind::Slot,
-                    index: key.index,
-                    generation: key.generation,
-                };
-                Some(Abandoned::Cancel(token, waker))
+                Some(Abandoned::Cancel(key.token(), waker))
             }
             State::Done(_) => {
                 let slot = self.table.remove(key.index as usize);
@@ -211,18 +220,22 @@ impl Slots {
         }
     }
 
-    /// The kernel is done with the operation of `token`.
-    pub(crate) fn complete(&mut self, token: Token, result: i32) -> Completed {
+    /// The operation of `token` completes; where no `more` is to come the kernel is done with it.
+    pub(crate) fn complete(&mut self, token: Token, result: i32, more: bool) -> Completed {
         let Some(slot) = self.slot(token.index, token.generation) else {
             return Completed::Stale;
         };
+        if matches!(slot.state, State::Done(_)) {
+            return Completed::Stale;
+        }
+        let result = *slot.said.get_or_insert(result);
+        if more {
+            return Completed::NotLast;
+        }
         match std::mem::replace(&mut slot.state, State::Done(result)) {
             State::Waiting(waker) => Completed::Wake(waker),
             State::Abandoned => Completed::Freed(self.table.remove(token.index as usize).lent),
-            State::Done(first) => {
-                slot.state = State::Done(first);
-                Completed::Stale
-            }
+            State::Done(_) => Completed::Stale,
         }
     }
 
@@ -237,6 +250,12 @@ impl Slots {
                 generation: slot.generation,
             })
             .collect()
+    }
+
+    /// Forgets all operations: what they lent is never given back. Generations go on, so that no key
+    /// of theirs names one that is begun later.
+    pub(crate) fn leak(&mut self) {
+        std::mem::forget(std::mem::take(&mut self.table));
     }
 
     /// How many slots are taken.

@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use super::super::listener::ListenerId;
 use super::super::listening::Source;
-use super::{Played, ROUNDS_MOST, World, each_sequence};
+use super::{ROUNDS_MOST, World};
 use crate::config::DrainPolicy;
+use crate::ring::sequences::{Watched, each_sequence};
 
 /// What can happen to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ enum Event {
     LastAccepted,
     OutOfDescriptors,
     BrokenConnection,
+    BrokenListener,
     Cancelled,
     Take,
     Drain,
@@ -30,12 +32,13 @@ enum Event {
     SomeLeft,
 }
 
-const EVENTS: [Event; 13] = [
+const EVENTS: [Event; 14] = [
     Event::Connect,
     Event::Accepted,
     Event::LastAccepted,
     Event::OutOfDescriptors,
     Event::BrokenConnection,
+    Event::BrokenListener,
     Event::Cancelled,
     Event::Take,
     Event::Drain,
@@ -46,8 +49,11 @@ const EVENTS: [Event; 13] = [
     Event::SomeLeft,
 ];
 
+/// What the accept of a broken listener says.
+const BROKEN: i32 = libc::EINVAL;
+
 /// One listener, and what a naive observer knows of it.
-struct Watched {
+struct Listened {
     world: World,
     name: ListenerId,
     /// Whether the user still has it.
@@ -58,39 +64,30 @@ struct Watched {
     cut: bool,
     /// Whether the drain has begun.
     draining: bool,
+    /// Whether an accept was told that it will never work.
+    broken: bool,
     /// Those who came.
     came: u64,
 }
 
-impl Watched {
-    fn new() -> Watched {
+impl Listened {
+    fn new() -> Listened {
         let mut world = World::new();
         let (socket, _other) = UnixStream::pair().expect("a socket pair");
         let source = Source::Own(OwnedFd::from(socket));
         let address = "127.0.0.1:9".parse().expect("an address");
         let name = world.io.listen(source, address, DrainPolicy::default());
         world.turn();
-        Watched {
+        Listened {
             world,
             name,
             held: true,
             taken: 0,
             cut: false,
             draining: false,
+            broken: false,
             came: 0,
         }
-    }
-
-    /// Lets it happen, and a turn after it. Whether it was possible.
-    fn step(&mut self, event: Event) -> Result<bool, String> {
-        if !self.apply(event)? {
-            return Ok(false);
-        }
-        if self.draining {
-            let _again = self.world.io.step_drain();
-        }
-        self.world.turn();
-        self.world.contradiction().map_or(Ok(true), Err)
     }
 
     fn apply(&mut self, event: Event) -> Result<bool, String> {
@@ -139,6 +136,11 @@ impl Watched {
                 Event::LastAccepted => kernel.accepts(true),
                 Event::OutOfDescriptors => kernel.accept_fails(libc::EMFILE),
                 Event::BrokenConnection => kernel.accept_fails(libc::ECONNABORTED),
+                Event::BrokenListener => {
+                    let possible = kernel.accept_fails(BROKEN);
+                    self.broken |= possible;
+                    possible
+                }
                 Event::Cancelled => kernel.ends_cancelled(),
                 Event::NoneLeft => !std::mem::replace(&mut kernel.hand().out_of_descriptors, true),
                 _ => std::mem::replace(&mut kernel.hand().out_of_descriptors, false),
@@ -165,12 +167,61 @@ impl Watched {
             Poll::Ready(Ok(None)) if !io.listeners_closed() => {
                 Err("told the end too soon".to_owned())
             }
+            Poll::Ready(Err(error)) if self.broken && error.raw_os_error() == Some(BROKEN) => {
+                Ok(false)
+            }
             Poll::Ready(Err(error)) => Err(error.to_string()),
+            _ if self.broken => Err("not told that it is broken".to_owned()),
             Poll::Ready(Ok(None)) | Poll::Pending => Ok(false),
         }
     }
 
-    /// Everybody does what is left to do, and all must be closed.
+    /// Whether everybody was counted, and nobody was forgotten.
+    fn counted(mut self) -> Result<(), String> {
+        if let Some(what) = self.world.left() {
+            return Err(what);
+        }
+        let refused = !self.world.io.take_refused().is_empty();
+        let waiting = self.world.kernel(|kernel| kernel.backlog_by_hand());
+        // Nobody can take them who wait at a broken one.
+        if waiting > 0 && !refused && !self.broken {
+            return Err(format!("{waiting} are left in the backlog"));
+        }
+        let accepted = self.world.io.tally.accepted_total;
+        if accepted + waiting as u64 != self.came {
+            return Err(format!("{} came, {accepted} were accepted", self.came));
+        }
+        if self.world.ended() != accepted || self.taken > accepted {
+            return Err(format!("{} of {accepted} ended", self.world.ended()));
+        }
+        let sockets = self.world.kernel(|kernel| kernel.sockets_ever());
+        let open = |socket: &usize| !self.world.kernel(|kernel| kernel.is_closed(*socket));
+        match (0..sockets).find(open) {
+            Some(socket) => Err(format!("the descriptor of connection {socket} is open")),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Watched for Listened {
+    type Event = Event;
+
+    /// Lets it happen, and a turn after it.
+    fn step(&mut self, event: Event) -> Result<bool, String> {
+        if !self.apply(event)? {
+            return Ok(false);
+        }
+        if self.draining {
+            let _again = self.world.io.step_drain();
+        }
+        self.world.turn();
+        if self.broken && self.world.kernel(|kernel| kernel.is_accepting()) {
+            return Err("a broken listener is asked to accept".to_owned());
+        }
+        self.world.contradiction().map_or(Ok(true), Err)
+    }
+
+    /// Everybody does what is left to do, and all must be gone.
     fn finish(mut self) -> Result<(), String> {
         self.step(Event::SomeLeft)?;
         self.step(Event::Drain)?;
@@ -196,50 +247,12 @@ impl Watched {
         self.step(Event::Drop)?;
         self.counted()
     }
-
-    /// Whether everybody was counted, and nobody was forgotten.
-    fn counted(mut self) -> Result<(), String> {
-        if let Some(what) = self.world.left() {
-            return Err(what);
-        }
-        let refused = !self.world.io.take_refused().is_empty();
-        let waiting = self.world.kernel(|kernel| kernel.backlog_by_hand());
-        if waiting > 0 && !refused {
-            return Err(format!("{waiting} are left in the backlog"));
-        }
-        let accepted = self.world.io.tally.accepted_total;
-        if accepted + waiting as u64 != self.came {
-            return Err(format!("{} came, {accepted} were accepted", self.came));
-        }
-        if self.world.ended() != accepted || self.taken > accepted {
-            return Err(format!("{} of {accepted} ended", self.world.ended()));
-        }
-        let sockets = self.world.kernel(|kernel| kernel.sockets_ever());
-        let open = |socket: &usize| !self.world.kernel(|kernel| kernel.is_closed(*socket));
-        match (0..sockets).find(open) {
-            Some(socket) => Err(format!("the descriptor of connection {socket} is open")),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Plays one sequence, in a world of its own: a drain begins once.
-fn play(sequence: &[usize]) -> Result<Played, String> {
-    let mut watched = Watched::new();
-    let mut possible = 0;
-    for kind in sequence {
-        if !watched.step(EVENTS[*kind])? {
-            break;
-        }
-        possible += 1;
-    }
-    watched.finish()?;
-    Ok(Played { possible })
 }
 
 #[test]
 fn a_listener_closes_and_forgets_nobody_in_every_sequence_of_four_events() {
-    let whole = each_sequence(EVENTS.len(), 4, |_, sequence| play(sequence));
+    // Each in a world of its own: a drain begins once.
+    let whole = each_sequence(&EVENTS, 4, |sequence| Listened::new().play(sequence));
     assert!(whole > 1_000, "only {whole} sequences were possible");
 }
 
@@ -247,7 +260,7 @@ fn a_listener_closes_and_forgets_nobody_in_every_sequence_of_four_events() {
 /// no accept is in the kernel when the cut comes, so the sweep takes in who waits.
 #[test]
 fn who_is_swept_by_a_cut_is_reset_and_not_given_to_a_background_accept() {
-    let mut watched = Watched::new();
+    let mut watched = Listened::new();
     for event in [
         Event::Connect,
         Event::OutOfDescriptors,

@@ -136,52 +136,27 @@ impl World {
     }
 }
 
-/// How far a sequence came.
-struct Played {
-    /// How many of its events were possible, one after the other.
-    possible: usize,
+/// Worlds that a few sequences share each.
+#[derive(Default)]
+struct Worlds {
+    /// The one that is in use.
+    world: Option<World>,
+    /// How many have used it.
+    sequences: usize,
 }
 
-/// Plays each sequence of `length` events, of which there are `kinds`, in worlds that a few
-/// sequences share. How many could be played to their end.
-fn each_sequence(
-    kinds: usize,
-    length: usize,
-    mut play: impl FnMut(&mut World, &[usize]) -> Result<Played, String>,
-) -> usize {
-    let mut events = vec![0; length];
-    let mut whole = 0;
-    let mut world = None;
-    let mut in_this_world = 0;
-    loop {
-        // A script looks through all there ever was.
-        in_this_world += 1;
-        if in_this_world > SEQUENCES_A_WORLD {
-            in_this_world = 0;
+impl Worlds {
+    /// A world for one more sequence.
+    fn next(&mut self) -> &mut World {
+        self.sequences += 1;
+        if self.sequences > SEQUENCES_A_WORLD {
+            self.sequences = 0;
             // First this one, for a script that goes makes way for none.
-            world = None;
+            self.world = None;
         }
-        let played = match play(world.get_or_insert_with(World::new), &events) {
-            Ok(played) => played.possible,
-            Err(what) => panic!("{events:?}: {what}"),
-        };
-        whole += usize::from(played == length);
-        // The next one that differs in the event that was not possible, or else in the last.
-        let mut at = played.min(length - 1);
-        events[at + 1..].fill(0);
-        loop {
-            events[at] += 1;
-            if events[at] < kinds {
-                break;
-            }
-            if at == 0 {
-                return whole;
-            }
-            events[at] = 0;
-            at -= 1;
-        }
+        self.world.get_or_insert_with(World::new)
     }
 }
 
-/// See [`each_sequence`].
+/// A script looks through all there ever was.
 const SEQUENCES_A_WORLD: usize = 40;

@@ -7,8 +7,9 @@ use std::os::unix::net::UnixStream;
 
 use super::super::conn::Origin;
 use super::super::tally::End;
-use super::{Played, ROUNDS_MOST, World, each_sequence};
+use super::{ROUNDS_MOST, World, Worlds};
 use crate::ring::fake::hand::Sent;
+use crate::ring::sequences::{Watched, each_sequence};
 
 /// What can happen to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +54,7 @@ const EVENTS: [Event; 17] = [
 ];
 
 /// One connection, and what a naive observer knows of it.
-struct Watched<'a> {
+struct Connection<'a> {
     world: &'a mut World,
     /// The socket in the script.
     socket: usize,
@@ -69,8 +70,8 @@ struct Watched<'a> {
     troubled: bool,
 }
 
-impl Watched<'_> {
-    fn new(world: &mut World) -> Watched<'_> {
+impl Connection<'_> {
+    fn new(world: &mut World) -> Connection<'_> {
         let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
         let ours = OwnedFd::from(ours);
         let socket = world.kernel(|kernel| {
@@ -81,7 +82,7 @@ impl Watched<'_> {
         let conn = world.io.adopt(ours, Origin::Accepted);
         world.io.take_handle(conn);
         world.turn();
-        Watched {
+        Connection {
             world,
             socket,
             conn,
@@ -96,23 +97,6 @@ impl Watched<'_> {
     fn is_live(&self) -> bool {
         let conn = self.world.io.conns.get(self.conn as usize);
         conn.is_some_and(|conn| !conn.stage.is_over())
-    }
-
-    /// Lets it happen, and a turn after it. Whether it was possible.
-    fn step(&mut self, event: Event) -> Result<bool, String> {
-        if !self.apply(event) {
-            return Ok(false);
-        }
-        self.world.turn();
-        self.troubled |= matches!(
-            event,
-            Event::Abort | Event::Cut | Event::SendFails | Event::PeerReset | Event::ResetsFail
-        );
-        if self.over.is_none() && !self.is_live() {
-            let (_, acked) = self.world.kernel(|kernel| kernel.out(self.socket));
-            self.over = Some((event, acked));
-        }
-        self.world.contradiction().map_or(Ok(true), Err)
     }
 
     fn apply(&mut self, event: Event) -> bool {
@@ -177,38 +161,9 @@ impl Watched<'_> {
         }
     }
 
-    /// Everybody does what is left to do, and the record must be gone.
-    fn finish(mut self) -> Result<(), String> {
-        if self.held {
-            self.step(Event::Drop)?;
-        }
-        for _ in 0..ROUNDS_MOST {
-            if !self.world.io.conns.contains(self.conn as usize) {
-                break;
-            }
-            if self.world.kernel(|kernel| kernel.is_dead(self.socket)) {
-                let fails = self.step(Event::SendFails)?;
-                self.troubled |= fails;
-                let socket = self.socket;
-                self.world.kernel(|kernel| kernel.receives_the_end(socket));
-                self.world.turn();
-            }
-            for event in [
-                Event::SendAll,
-                Event::Acknowledged,
-                Event::PeerFin,
-                Event::Cancelled,
-                Event::Time,
-            ] {
-                self.step(event)?;
-            }
-        }
-        self.counted()
-    }
-
     /// Whether it was counted as it happened.
     fn counted(self) -> Result<(), String> {
-        let Watched { world, socket, .. } = self;
+        let Connection { world, socket, .. } = self;
         if let Some(what) = world.left() {
             return Err(what);
         }
@@ -252,22 +207,60 @@ impl Watched<'_> {
     }
 }
 
-/// Plays one sequence.
-fn play(world: &mut World, sequence: &[usize]) -> Result<Played, String> {
-    let mut watched = Watched::new(world);
-    let mut possible = 0;
-    for kind in sequence {
-        if !watched.step(EVENTS[*kind])? {
-            break;
+impl Watched for Connection<'_> {
+    type Event = Event;
+
+    /// Lets it happen, and a turn after it.
+    fn step(&mut self, event: Event) -> Result<bool, String> {
+        if !self.apply(event) {
+            return Ok(false);
         }
-        possible += 1;
+        self.world.turn();
+        self.troubled |= matches!(
+            event,
+            Event::Abort | Event::Cut | Event::SendFails | Event::PeerReset | Event::ResetsFail
+        );
+        if self.over.is_none() && !self.is_live() {
+            let (_, acked) = self.world.kernel(|kernel| kernel.out(self.socket));
+            self.over = Some((event, acked));
+        }
+        self.world.contradiction().map_or(Ok(true), Err)
     }
-    watched.finish()?;
-    Ok(Played { possible })
+
+    /// Everybody does what is left to do, and all must be gone.
+    fn finish(mut self) -> Result<(), String> {
+        if self.held {
+            self.step(Event::Drop)?;
+        }
+        for _ in 0..ROUNDS_MOST {
+            if !self.world.io.conns.contains(self.conn as usize) {
+                break;
+            }
+            if self.world.kernel(|kernel| kernel.is_dead(self.socket)) {
+                let fails = self.step(Event::SendFails)?;
+                self.troubled |= fails;
+                let socket = self.socket;
+                self.world.kernel(|kernel| kernel.receives_the_end(socket));
+                self.world.turn();
+            }
+            for event in [
+                Event::SendAll,
+                Event::Acknowledged,
+                Event::PeerFin,
+                Event::Cancelled,
+                Event::Time,
+            ] {
+                self.step(event)?;
+            }
+        }
+        self.counted()
+    }
 }
 
 #[test]
 fn a_connection_closes_once_and_counts_every_byte_in_every_sequence_of_four_events() {
-    let whole = each_sequence(EVENTS.len(), 4, play);
+    let mut worlds = Worlds::default();
+    let play = |sequence: &[Event]| Connection::new(worlds.next()).play(sequence);
+    let whole = each_sequence(&EVENTS, 4, play);
     assert!(whole > 1_000, "only {whole} sequences were possible");
 }

@@ -60,6 +60,9 @@ impl Kernel {
         if self.ops.iter().any(|op| op.borrows_now() != op.borrowed) {
             self.breaks("memory was freed that an operation left behind reads".to_owned());
         }
+        for at in 0..self.ops.len() {
+            self.fill_read(at);
+        }
         self.look_at_pool();
         if let Some(pool) = &self.pool {
             pool.scribble_all();

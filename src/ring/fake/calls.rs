@@ -94,6 +94,9 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> Option<io::Result<OwnedFd>> {
     let Some(at) = kernel.listener_at(fd.as_raw_fd()) else {
         return Some(refuse(libc::EAGAIN));
     };
+    if kernel.hand.is_some() && kernel.listeners[at].broken {
+        return Some(refuse(libc::EINVAL));
+    }
     let waits = !kernel.listeners[at].backlog.is_empty();
     if waits {
         if let Some(errno) = kernel.plan.accepts.pop_front() {

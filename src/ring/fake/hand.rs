@@ -9,11 +9,13 @@
 use std::collections::VecDeque;
 use std::os::fd::RawFd;
 
+use super::answers::FATAL;
 use super::dice::Dice;
 use super::kernel::Kernel;
 use super::ops::{MORE, Op};
 use super::peer::Peer;
 use crate::ring::port::Sqe;
+use crate::ring::token::Token;
 use crate::sync::atomic::AtomicU64;
 
 /// What a test decides.
@@ -23,6 +25,8 @@ pub(crate) struct Hand {
     pub(crate) resets_fail: bool,
     /// Whether sockets take what is sent at once; else they are full, and the send waits to be ended.
     pub(crate) takes_at_once: bool,
+    /// Whether an operation that is cancelled ends in that moment; else it is only told to.
+    pub(crate) cancels_at_once: bool,
     /// Whether there are no descriptors for who is in a backlog.
     pub(crate) out_of_descriptors: bool,
 }
@@ -37,6 +41,9 @@ pub(crate) enum Sent {
     /// It failed.
     Failed(i32),
 }
+
+/// How many submissions there is room for, if there is.
+const QUEUE_ROOM: usize = 64;
 
 /// In the flags of a completion, as `answers` has it.
 const BUFFER: u32 = 1;
@@ -59,7 +66,7 @@ impl Kernel {
         kernel.hand = Some(Hand::default());
         kernel.troubles = false;
         kernel.bounds_receives = false;
-        kernel.queue_room = 64;
+        kernel.queue_room = QUEUE_ROOM;
         kernel.completions_room = 512;
         kernel
     }
@@ -187,6 +194,34 @@ impl Kernel {
         })
     }
 
+    /// The operation of this name completes: for the last time, or with `more` to come. Memory that
+    /// it lets the kernel write to is written to in this moment.
+    pub(crate) fn completes(&mut self, token: Token, result: i32, more: bool) -> bool {
+        let Some(at) = self.place_of(token.pack()) else {
+            return false;
+        };
+        self.fill_read(at);
+        if more {
+            let cqe = self.ops[at].cqe(result, MORE);
+            self.post(cqe);
+        } else {
+            self.end(at, result, 0);
+        }
+        true
+    }
+
+    /// Whether the operation of this name is under way, and was cancelled.
+    pub(crate) fn is_called_back(&self, token: Token) -> bool {
+        let at = self.place_of(token.pack());
+        at.is_some_and(|at| self.ops[at].doomed)
+    }
+
+    /// Whether submissions find room.
+    pub(crate) fn has_room(&mut self, room: bool) -> bool {
+        let entries = if room { QUEUE_ROOM } else { 0 };
+        std::mem::replace(&mut self.queue_room, entries) != entries
+    }
+
     /// Somebody of this name connects to the last listener.
     pub(crate) fn connects(&mut self, name: u8) -> bool {
         let last = self.listeners.last_mut().filter(|last| !last.stale());
@@ -218,11 +253,20 @@ impl Kernel {
     /// The accept fails.
     pub(crate) fn accept_fails(&mut self, errno: i32) -> bool {
         let accept = |op: &Op| matches!(op.sqe, Sqe::Accept { .. });
-        let at = self.op_on(None, accept);
-        at.is_some_and(|at| {
-            self.end(at, -errno, 0);
-            true
-        })
+        let Some(at) = self.op_on(None, accept) else {
+            return false;
+        };
+        if let Some(listener) = self.ops[at].listener {
+            self.listeners[listener].broken |= FATAL.contains(&errno);
+        }
+        self.end(at, -errno, 0);
+        true
+    }
+
+    /// Whether an accept is under way.
+    pub(crate) fn is_accepting(&self) -> bool {
+        let accept = |op: &Op| matches!(op.sqe, Sqe::Accept { .. });
+        self.op_on(None, accept).is_some()
     }
 
     /// How many operations are under way, but for the poll of the alarm.

@@ -74,6 +74,7 @@ fn borrowed_pieces(sqe: &Sqe) -> Vec<(*const u8, usize)> {
             vec![(from, len as usize)]
         }
         Sqe::Connect { address, len, .. } => vec![(address.cast::<u8>(), len as usize)],
+        Sqe::Write { from, len, .. } => vec![(from, len as usize)],
         Sqe::SendMsg { header, .. } => named_pieces(header),
         _ => Vec::new(),
     }
@@ -189,7 +190,10 @@ impl Kernel {
             self.met.count(Case::CancelTooLate);
             return self.post(not_found);
         };
-        if self.hand.is_some() {
+        if let Some(hand) = self.hand {
+            if hand.cancels_at_once {
+                return self.end_cancelled(at);
+            }
             self.ops[at].doomed = true;
             return self.post(Cqe::scripted(user_data, -libc::EALREADY, 0));
         }
@@ -223,8 +227,18 @@ impl Kernel {
     }
 
     /// The operation of that name, if it is not over.
-    fn place_of(&self, user_data: u64) -> Option<usize> {
+    pub(super) fn place_of(&self, user_data: u64) -> Option<usize> {
         self.ops.iter().position(|op| op.user_data == user_data)
+    }
+
+    /// Writes where an operation lets the kernel write by itself, as it may until its last word.
+    pub(super) fn fill_read(&self, at: usize) {
+        if let Sqe::Read { into, len, .. } = self.ops[at].sqe {
+            // SAFETY: whoever submits promises that this memory stays until the final completion,
+            // which is not posted yet. Whether the promise is kept is what is tested: memory that
+            // was freed is in a quarantine.
+            unsafe { std::ptr::write_bytes(into, READ, len as usize) };
+        }
     }
 
     /// Ends an operation for its cancel.
@@ -301,6 +315,9 @@ impl Kernel {
         }
     }
 }
+
+/// What a read brings.
+pub(crate) const READ: u8 = 0x5a;
 
 /// Where all connects go, as the kernel reads it behind the family: port 9 of 127.0.0.1.
 const ADDRESS: [u8; 6] = [0, 9, 127, 0, 0, 1];

@@ -30,18 +30,20 @@ impl Quarantine {
         self.0.borrow().len()
     }
 
+    /// How many buffers somebody wrote to after they were freed.
+    pub(crate) fn touched(&self) -> usize {
+        let freed = self.0.borrow();
+        let is_touched = |memory: &&Memory| {
+            let mut pieces = memory.bytes().chunks(ALIGNMENT);
+            pieces.any(|piece| piece != &[POISON; ALIGNMENT][..piece.len()])
+        };
+        freed.iter().filter(is_touched).count()
+    }
+
     /// Looks whether anybody wrote to a buffer after it was freed.
     #[track_caller]
     pub(crate) fn assert_untouched(&self) {
-        let freed = self.0.borrow();
-        let touched = freed
-            .iter()
-            .filter(|memory| {
-                let mut pieces = memory.bytes().chunks(ALIGNMENT);
-                pieces.any(|piece| piece != &[POISON; ALIGNMENT][..piece.len()])
-            })
-            .count();
-        let count = freed.len();
+        let (touched, count) = (self.touched(), self.freed());
         assert_eq!(touched, 0, "of {count} buffers, written to after the free");
     }
 }
