@@ -9,7 +9,7 @@
 use std::sync::Barrier;
 
 use super::quarantine::{POISON, Quarantine};
-use super::source::{DATA, DirectFile, PIECE, Pipe, READ_BYTES, READS};
+use super::source::{DATA, DirectFile, PIECE, Pipe, READ_BYTES, READS, assert_nobody_reads};
 use super::{open, read_of, settle};
 use crate::ring::driver::Driver;
 use crate::ring::port::Wait;
@@ -78,21 +78,13 @@ impl Reads {
     }
 }
 
-/// Runs `parting` on new pipes, [`rounds`] times. Afterwards each pipe is given a piece: a read
-/// that is still in the kernel would take it, and put it into a freed buffer.
+/// Runs `parting` on new pipes, [`rounds`] times.
 fn part_from_pipes(parting: impl Fn(&[Pipe], Reads) -> Quarantine) {
     for _ in 0..rounds() {
         let pipes: Vec<Pipe> = (0..READS).map(|_| Pipe::new()).collect();
         let quarantine = parting(&pipes, Reads::of_pipes(&pipes));
         assert_eq!(quarantine.freed(), READS, "buffers freed with the ring");
-        let left: Vec<usize> = pipes.iter().map(Pipe::unread).collect();
-        pipes.iter().for_each(Pipe::put);
-        // Once a pipe is empty again, no late read finds anything in it: only then one looks.
-        let taken: Vec<usize> = pipes.iter().map(|pipe| pipe.take().len()).collect();
-        quarantine.assert_untouched();
-        for (left, taken) in left.into_iter().zip(taken) {
-            assert_eq!(taken, left + PIECE, "somebody else read the pipe");
-        }
+        assert_nobody_reads(&pipes, &quarantine);
     }
 }
 

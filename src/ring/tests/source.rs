@@ -74,6 +74,20 @@ impl Pipe {
     }
 }
 
+/// Gives each pipe a piece: a read that is still in the kernel would take it, and put it into a
+/// freed buffer.
+#[track_caller]
+pub(crate) fn assert_nobody_reads(pipes: &[Pipe], quarantine: &Quarantine) {
+    let left: Vec<usize> = pipes.iter().map(Pipe::unread).collect();
+    pipes.iter().for_each(Pipe::put);
+    // Once a pipe is empty again, no late read finds anything in it: only then one looks.
+    let taken: Vec<usize> = pipes.iter().map(|pipe| pipe.take().len()).collect();
+    quarantine.assert_untouched();
+    for (left, taken) in left.into_iter().zip(taken) {
+        assert_eq!(taken, left + PIECE, "somebody else read the pipe");
+    }
+}
+
 /// A file of [`READS`] blocks of [`READ_BYTES`] that the device writes straight into the buffer.
 #[derive(Debug)]
 pub(crate) struct DirectFile {
