@@ -271,3 +271,6 @@ impl Slots {
             .filter(|slot| slot.generation == generation)
     }
 }
+
+#[cfg(test)]
+mod tests;

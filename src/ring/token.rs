@@ -89,6 +89,14 @@ pub(crate) struct Generations {
 }
 
 impl Generations {
+    /// Those that follow `last`.
+    #[cfg(test)]
+    pub(crate) fn after(last: u32) -> Generations {
+        Generations {
+            last: last % GENERATIONS,
+        }
+    }
+
     /// The next generation. It comes round after 16,777,216 armings; an operation that lives that
     /// long is told apart by its index and kind.
     #[inline]

@@ -1,7 +1,7 @@
 //! The wheel against a naive model: a sorted map of what is pending, and a
 //! plain queue of what has expired.
 
-use super::{EXPIRED, Key, LEVELS, NIL, OVERDUE, QUEUES, SLOTS, Wheel, slot_queue};
+use super::{EXPIRED, Key, LEVELS, NIL, Node, OVERDUE, QUEUES, SLOTS, Wheel, slot_queue};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -26,6 +26,8 @@ enum Step {
     Pop,
     /// Extract the pending entries with an odd deadline.
     ExtractOdd,
+    /// Places that are vacant were used so often that they can be used only so many times more.
+    Age(u32),
 }
 
 /// An entry's deadline, and its number in order of insertion: the order of
@@ -69,6 +71,7 @@ impl Pair {
             }
             Step::Pop => self.pop(),
             Step::ExtractOdd => self.extract_odd(),
+            Step::Age(uses_left) => self.age(uses_left),
         }
         self.check();
     }
@@ -108,6 +111,13 @@ impl Pair {
     fn pop(&mut self) {
         let expected = self.expired.pop_front().map(|(_, number)| number);
         assert_eq!(self.wheel.pop_expired(), expected);
+    }
+
+    /// Never back: a generation that was used is not used again.
+    fn age(&mut self, uses_left: u32) {
+        for node in self.wheel.nodes.iter_mut().filter(|n| n.value.is_none()) {
+            node.generation = node.generation.max(u32::MAX - uses_left);
+        }
     }
 
     #[track_caller]
@@ -215,11 +225,14 @@ fn assert_sound<T>(wheel: &Wheel<T>) {
 
     let (mut vacant, mut index) = (0, wheel.vacant);
     while index != NIL {
-        assert!(wheel.nodes[index as usize - QUEUES].value.is_none());
+        let node = &wheel.nodes[index as usize - QUEUES];
+        assert!(node.value.is_none() && node.generation < u32::MAX);
         vacant += 1;
         index = wheel.links[index as usize].next;
     }
-    assert_eq!(linked + vacant, wheel.nodes.len());
+    let worn = |node: &&Node<T>| node.value.is_none() && node.generation == u32::MAX;
+    let worn = wheel.nodes.iter().filter(worn).count();
+    assert_eq!(linked + vacant + worn, wheel.nodes.len());
     assert_eq!(QUEUES + wheel.nodes.len(), wheel.links.len());
 }
 
@@ -255,6 +268,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => Just(Step::AdvanceToNext),
         6 => Just(Step::Pop),
         1 => Just(Step::ExtractOdd),
+        1 => (1..3u32).prop_map(Step::Age),
     ]
 }
 
@@ -381,6 +395,29 @@ fn nothing_fires_early_and_nothing_a_tick_late() {
         assert_eq!(wheel.next_deadline(), Some(deadline));
         wheel.advance(deadline);
         assert_eq!(wheel.pop_expired(), Some(()), "{deadline} fired late");
+    }
+}
+
+#[test]
+fn each_level_hands_down_to_those_below_in_order_from_every_side_of_its_boundary() {
+    for level in 1..LEVELS as u32 {
+        let boundary = 64u64.pow(level);
+        for start in [0, boundary - 64, boundary - 1, boundary, 5 * (boundary - 1)] {
+            let mut pair = Pair::new(start);
+            for of_level in [0, 1, 63, 64] {
+                for near in [-65, -64, -1, 0, 1, 63, 64] {
+                    let tick = boundary.saturating_mul(of_level);
+                    pair.step(Step::InsertAt(tick.saturating_add_signed(near)));
+                }
+            }
+            // Some of them are there no more when their slot is opened.
+            (0..28)
+                .step_by(5)
+                .for_each(|back| pair.step(Step::Cancel(back)));
+            pair.step(Step::AdvanceTo(boundary - 1));
+            pair.check_all();
+            pair.run_dry();
+        }
     }
 }
 
