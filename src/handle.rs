@@ -19,7 +19,18 @@ use crate::spawn::{self, Refused};
 use crate::stalls::Stalls;
 use crate::sync::Arc;
 
-/// One core, as its main future sees it. Stays on the core.
+/// One core, as its main future sees it. It stays on the core, and its [`Handle`] goes anywhere:
+/// ```compile_fail,E0277
+/// fn elsewhere(core: evenfall::Core) {
+///     std::thread::spawn(move || drop(core));
+/// }
+/// ```
+/// ```
+/// fn elsewhere(core: evenfall::Core) {
+///     let handle = core.handle();
+///     std::thread::spawn(move || drop(handle));
+/// }
+/// ```
 #[derive(Clone)]
 pub struct Core {
     /// The core.

@@ -202,7 +202,21 @@ where
 }
 
 /// Spawns an essential task on another core of this runtime (or on this one): `start` travels
-/// there and makes the future, which stays there and need not be `Send`.
+/// there and makes the future, which stays there and need not be `Send`. So nothing of this core's
+/// goes with it:
+/// ```compile_fail,E0277
+/// fn elsewhere(stream: evenfall::net::TcpStream) {
+///     let task = evenfall::spawn_on(1, move || async move { drop(stream) });
+///     drop(task);
+/// }
+/// ```
+/// ```
+/// fn elsewhere(stream: evenfall::net::TcpStream) {
+///     let peer = stream.peer_addr();
+///     let task = evenfall::spawn_on(1, move || async move { drop(peer) });
+///     drop(task);
+/// }
+/// ```
 ///
 /// # Errors
 ///

@@ -22,6 +22,18 @@ use crate::task::{Begin, Ended};
 /// The socket's multishot accept belongs to the core, not to a future: dropping a pending
 /// [`accept`](TcpListener::accept) loses no connection, and `select` over it in a loop is safe.
 ///
+/// It stays on its core, and what it came of does not:
+/// ```compile_fail,E0277
+/// fn elsewhere(listener: evenfall::net::TcpListener) {
+///     std::thread::spawn(move || drop(listener));
+/// }
+/// ```
+/// ```
+/// fn elsewhere(listener: evenfall::net::Listener) {
+///     std::thread::spawn(move || drop(listener));
+/// }
+/// ```
+///
 /// Dropping the last handle stops listening; what was accepted and not taken is closed in order.
 ///
 /// # Shutdown

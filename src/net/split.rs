@@ -10,6 +10,24 @@ use crate::net::record::{self, NextRequest, Receiving, Record, Sending};
 
 /// The receiving half of a stream, made by [`TcpStream::into_split`](crate::net::TcpStream::into_split).
 ///
+/// Both halves stay on their core; for tasks there they are:
+/// ```compile_fail,E0277
+/// fn elsewhere(reader: evenfall::net::ReadHalf) {
+///     std::thread::spawn(move || drop(reader));
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn elsewhere(writer: evenfall::net::WriteHalf) {
+///     std::thread::spawn(move || drop(writer));
+/// }
+/// ```
+/// ```
+/// fn beside(reader: evenfall::net::ReadHalf, writer: evenfall::net::WriteHalf) {
+///     drop(evenfall::spawn(async move { drop(reader) }));
+///     drop(evenfall::spawn(async move { drop(writer) }));
+/// }
+/// ```
+///
 /// # Shutdown
 ///
 /// As for [`TcpStream`](crate::net::TcpStream); the connection closes when both halves are gone.

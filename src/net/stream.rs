@@ -28,16 +28,56 @@ use crate::time;
 /// Dropping the stream closes the connection in order; nothing that was written is lost.
 ///
 /// A stream stays on its core:
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// fn elsewhere(stream: evenfall::net::TcpStream) {
 ///     std::thread::spawn(move || drop(stream));
 /// }
 /// ```
-/// and one at a time receives:
-/// ```compile_fail
+/// What is known of it may leave:
+/// ```
+/// fn elsewhere(stream: evenfall::net::TcpStream) {
+///     let peer = stream.peer_addr();
+///     std::thread::spawn(move || drop(peer));
+/// }
+/// ```
+/// One at a time receives, and one at a time writes:
+/// ```compile_fail,E0499
 /// async fn twice(mut stream: evenfall::net::TcpStream) {
 ///     let first = stream.recv();
 ///     let second = stream.recv();
+///     let _ = (first.await, second.await);
+/// }
+/// ```
+/// ```compile_fail,E0499
+/// async fn twice(mut stream: evenfall::net::TcpStream) {
+///     let first = stream.write_all(b"first");
+///     let second = stream.write_all(b"second");
+///     let _ = (first.await, second.await);
+/// }
+/// ```
+/// and what is received into is looked at when that is over:
+/// ```compile_fail,E0502
+/// async fn early(mut stream: evenfall::net::TcpStream, mut buffer: Vec<u8>) {
+///     let reading = stream.read(&mut buffer);
+///     let first = buffer[0];
+///     let _ = (reading.await, first);
+/// }
+/// ```
+/// One after the other is right, and so are the two halves, each with its own:
+/// ```
+/// async fn in_turn(mut stream: evenfall::net::TcpStream, mut buffer: Vec<u8>) {
+///     let first = stream.recv();
+///     let first = first.await;
+///     let second = stream.recv();
+///     let second = second.await;
+///     let reading = stream.read(&mut buffer);
+///     let _ = (first, second, reading.await, buffer[0]);
+/// }
+///
+/// async fn side_by_side(stream: evenfall::net::TcpStream) {
+///     let (mut reader, mut writer) = stream.into_split();
+///     let first = reader.recv();
+///     let second = writer.write_all(b"second");
 ///     let _ = (first.await, second.await);
 /// }
 /// ```

@@ -17,10 +17,28 @@ use super::buffers::{Buffers, Pool};
 /// copied out: a connection that holds more than its share gets its further bytes copied to
 /// memory of its own.
 ///
-/// A chunk stays on its core:
-/// ```compile_fail
+/// A chunk stays on its core, and what was sent is the connection's:
+/// ```compile_fail,E0277
 /// fn elsewhere(chunk: evenfall::net::Chunk) {
 ///     std::thread::spawn(move || chunk.len());
+/// }
+/// ```
+/// ```compile_fail,E0382
+/// async fn kept(mut stream: evenfall::net::TcpStream, chunk: evenfall::net::Chunk) {
+///     let sent = stream.send(chunk).await;
+///     let _ = (sent, chunk.len());
+/// }
+/// ```
+/// A copy may leave, and a clone be kept:
+/// ```
+/// fn elsewhere(chunk: evenfall::net::Chunk) {
+///     let chunk = chunk.to_vec();
+///     std::thread::spawn(move || chunk.len());
+/// }
+///
+/// async fn kept(mut stream: evenfall::net::TcpStream, chunk: evenfall::net::Chunk) {
+///     let sent = stream.send(chunk.clone()).await;
+///     let _ = (sent, chunk.len());
 /// }
 /// ```
 ///

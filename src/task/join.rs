@@ -20,6 +20,17 @@ use crate::panics::Payload;
 ///
 /// The handle stays on the core of its task, as everything the task is made of does; it is neither
 /// `Send` nor `Sync`.
+/// ```compile_fail,E0277
+/// fn elsewhere(handle: evenfall::JoinHandle<u32>) {
+///     std::thread::spawn(move || drop(handle));
+/// }
+/// ```
+/// That of a task on another core is a [`RemoteHandle`](crate::RemoteHandle), and may go anywhere:
+/// ```
+/// fn elsewhere(handle: evenfall::RemoteHandle<u32>) {
+///     std::thread::spawn(move || drop(handle));
+/// }
+/// ```
 ///
 /// # Panics
 ///
