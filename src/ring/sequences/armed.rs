@@ -182,7 +182,7 @@ impl Armed<'_> {
         self.world.driver.submit(
             match self.kind {
                 Kind::Recv => Sqe::RecvMulti { fd, bytes_most },
-                _ => Sqe::AcceptMulti { fd },
+                _ => Sqe::Accept { fd, multi: true },
             },
             token,
         );
