@@ -7,11 +7,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::World;
+use super::{ROUNDS_MOST, World};
 use crate::io::conn::Origin;
 use crate::io::outbound::Segment;
+use crate::io::tally::End;
 use crate::ring::fake::hand::Sent;
 use crate::ring::port::Wait;
+use crate::ring::sequences::{Watched, each_sequence};
 
 /// A connection in a world of its own, whose socket takes what is sent at once.
 struct Open {
@@ -64,7 +66,7 @@ impl Open {
     /// Ends the connection, and looks that nothing is left.
     fn end(mut self) {
         self.world.io.drop_handle(self.conn);
-        for _ in 0..super::ROUNDS_MOST {
+        for _ in 0..ROUNDS_MOST {
             let socket = self.socket;
             self.world.turn();
             self.world.kernel(|kernel| {
@@ -160,4 +162,180 @@ fn what_the_kernel_has_not_seen_is_not_taken_for_sent_and_keeps_the_core_awake()
     assert_eq!(open.books(), (100, 0, false));
     assert!(!open.world.io.waits_for_at_once());
     open.end();
+}
+
+/// What can happen to such sends. No turn is between two of these but what they say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Write,
+    /// A user waits until all is sent.
+    AwaitFlush,
+    /// Sends are made, go to the kernel, and what it says of them is taken.
+    Flush,
+    Enter,
+    Reap,
+    /// The socket is full from now on, and then not.
+    Full,
+    Roomy,
+    /// A send that is in flight ends.
+    All,
+    Half,
+    Failed,
+    Drop,
+    Cut,
+}
+
+const EVENTS: [Event; 12] = [
+    Event::Write,
+    Event::AwaitFlush,
+    Event::Flush,
+    Event::Enter,
+    Event::Reap,
+    Event::Full,
+    Event::Roomy,
+    Event::All,
+    Event::Half,
+    Event::Failed,
+    Event::Drop,
+    Event::Cut,
+];
+
+/// A connection, and what a naive observer knows of it.
+struct Written {
+    open: Open,
+    bytes: u64,
+    held: bool,
+    /// Whether bytes may be lost: a send has failed, or it was cut.
+    troubled: bool,
+}
+
+impl Written {
+    fn apply(&mut self, event: Event) -> bool {
+        let Open {
+            world,
+            socket,
+            conn,
+        } = &mut self.open;
+        let (socket, index) = (*socket, *conn);
+        let record = world.io.conns.get(index as usize);
+        let may = self.held && record.is_some_and(|conn| conn.may_write().is_ok());
+        match event {
+            Event::Write if may => self.bytes += world.io.append(index, &[7; 100]) as u64,
+            Event::AwaitFlush if may => {
+                let mut context = Context::from_waker(Waker::noop());
+                return world.io.poll_flush(index, &mut context).is_pending();
+            }
+            Event::Flush if !world.io.dirty.is_empty() => world.io.flush_sends(),
+            Event::Enter if !world.io.driver.is_all_seen() => {
+                let entered = world.io.driver.enter(Wait::No);
+                entered.expect("a script never fails");
+            }
+            Event::Reap if world.io.waits_for_at_once() || world.io.driver.has_unseen() => {
+                world.io.reap();
+                world.settle();
+            }
+            Event::Full => return world.kernel(|k| std::mem::take(&mut k.hand().takes_at_once)),
+            Event::Roomy => {
+                return !world.kernel(|k| std::mem::replace(&mut k.hand().takes_at_once, true));
+            }
+            Event::All => return world.kernel(|kernel| kernel.sends(socket, Sent::All)),
+            Event::Half => return world.kernel(|kernel| kernel.sends(socket, Sent::Half)),
+            Event::Failed => {
+                let failed = Sent::Failed(libc::EPIPE);
+                let fails = world.kernel(|kernel| kernel.sends(socket, failed));
+                self.troubled |= fails;
+                return fails;
+            }
+            Event::Drop if self.held => {
+                self.held = false;
+                world.io.drop_handle(index);
+            }
+            Event::Cut if record.is_some_and(|conn| !conn.stage.is_over()) => {
+                self.troubled = true;
+                world.io.cut(index, End::Forced);
+            }
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Watched for Written {
+    type Event = Event;
+
+    fn step(&mut self, event: Event) -> Result<bool, String> {
+        if !self.apply(event) {
+            return Ok(false);
+        }
+        let Open { world, socket, .. } = &self.open;
+        let (sent, _) = world.kernel(|kernel| kernel.out(*socket));
+        let (counted, under_way) = (world.io.tally.sent, world.io.driver.in_flight() - 1);
+        let known = world.kernel(|kernel| kernel.under_way()) as u64;
+        if counted > sent || known > under_way {
+            return Err(format!(
+                "{counted} of {sent} bytes are counted as sent, {under_way} of {known} operations"
+            ));
+        }
+        world.contradiction().map_or(Ok(true), Err)
+    }
+
+    fn finish(mut self) -> Result<(), String> {
+        self.step(Event::Drop)?;
+        for _ in 0..ROUNDS_MOST {
+            for event in [
+                Event::Flush,
+                Event::Enter,
+                Event::Reap,
+                Event::All,
+                Event::Reap,
+            ] {
+                self.step(event)?;
+            }
+            let Open { world, socket, .. } = &mut self.open;
+            let socket = *socket;
+            world.kernel(|kernel| {
+                if kernel.is_dead(socket) {
+                    kernel.sends(socket, Sent::Failed(libc::EPIPE));
+                }
+                kernel.acknowledges(socket);
+                kernel.fin_comes(socket) || kernel.receives_the_end(socket)
+            });
+            world.kernel(|kernel| kernel.ends_cancelled());
+            world.turn();
+            if world.left().is_none() {
+                break;
+            }
+            world.time_goes_on();
+        }
+        let Open { world, socket, .. } = &self.open;
+        let (sent, _) = world.kernel(|kernel| kernel.out(*socket));
+        let (counted, lost, held) = (
+            world.io.tally.sent,
+            world.lost(),
+            world.io.driver.in_flight(),
+        );
+        let whole = self.troubled || (sent, lost) == (self.bytes, 0);
+        if !whole || counted != sent || held != 1 {
+            let written = self.bytes;
+            return Err(format!(
+                "{written} bytes were written, {sent} sent, {counted} counted, {lost} lost; \
+                 {held} operations are counted as out"
+            ));
+        }
+        world.left().map_or(Ok(()), Err)
+    }
+}
+
+#[test]
+fn a_send_that_says_nothing_is_counted_once_in_every_sequence_of_five_events() {
+    let whole = each_sequence(&EVENTS, 5, |sequence| {
+        let written = Written {
+            open: Open::new(),
+            bytes: 0,
+            held: true,
+            troubled: false,
+        };
+        written.play(sequence)
+    });
+    assert_eq!(whole, 1085);
 }
