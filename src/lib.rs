@@ -73,6 +73,7 @@ mod task;
 mod clock;
 mod config;
 mod error;
+mod kept;
 mod panics;
 mod phase;
 pub mod report;

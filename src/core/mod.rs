@@ -36,6 +36,7 @@ use crate::context::{self, Local};
 use crate::error::{Error, ErrorKind};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
+use crate::kept;
 use crate::panics::{panic_text, quietly};
 use crate::report::{CoreOutcome, CoreReport, Letters};
 use crate::ring::driver::Driver;
@@ -273,7 +274,7 @@ fn say_failed(local: &Local) {
 /// waits in its backlogs is closed in order, and who has sent it letters gets them back.
 fn give_up(local: &Rc<Local>, stop: &CoreStop, error: String) -> CoreReport {
     say_failed(local);
-    std::mem::forget(local.clone());
+    kept::for_ever(local.clone());
     let station = local.station();
     let _closed = station.listening.turn_away();
     let returned = stop.returned() + station.give_back_letters(&mut || {});
@@ -295,6 +296,6 @@ fn give_up(local: &Rc<Local>, stop: &CoreStop, error: String) -> CoreReport {
 fn in_words(what: &str, payload: Box<dyn Any + Send>) -> String {
     let words = format!("{what}: {}", panic_text(&*payload));
     // As in `quietly`.
-    std::mem::forget(payload);
+    kept::for_ever(payload);
     words
 }

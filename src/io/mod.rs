@@ -43,6 +43,7 @@ use slab::Slab;
 
 use crate::clock::ns;
 use crate::config::{COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, Peers, TIMER_BUDGET};
+use crate::kept;
 use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::Driver;
@@ -372,8 +373,8 @@ impl Io {
         self.count_open_as_abandoned();
         let leaked = self.driver.close();
         if leaked > 0 {
-            std::mem::forget(std::mem::take(&mut self.conns));
-            std::mem::forget(std::mem::take(&mut self.listeners));
+            kept::for_ever(std::mem::take(&mut self.conns));
+            kept::for_ever(std::mem::take(&mut self.listeners));
         }
         leaked
     }

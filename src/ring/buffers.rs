@@ -33,6 +33,7 @@ use crate::config::{
     BUFFER_BYTES, COMPLETIONS_AT_ONCE, CONN_SHARE_CHUNKS, POOL_BUFFERS, POOL_BURST, POOL_FIRST,
     POOL_LOW,
 };
+use crate::kept;
 use crate::ring::sys::pages;
 
 /// The kernel's name for the pool; there is one in a ring.
@@ -222,6 +223,7 @@ impl Pool {
     pub(crate) fn leak(&self) {
         let holders = &self.buffers().holders;
         holders.set(holders.get() + 1);
+        kept::for_ever(self.0);
     }
 }
 

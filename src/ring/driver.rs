@@ -12,6 +12,7 @@ use std::task::Waker;
 
 use crate::config::{CATCH_UP_ENTERS, CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::Error;
+use crate::kept;
 use crate::ring::buffers::Pool;
 use crate::ring::chunk::Chunk;
 #[cfg(test)]
@@ -424,7 +425,7 @@ impl Driver {
         if held > 0 {
             self.slots.leak();
             self.pool.leak();
-            std::mem::forget(self.alarm.clone());
+            kept::for_ever(self.alarm.clone());
         }
         held
     }

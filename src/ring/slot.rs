@@ -24,6 +24,7 @@ use std::task::{Context, Poll, Waker};
 use slab::Slab;
 use socket2::SockAddr;
 
+use crate::kept;
 use crate::ring::port::Sqe;
 #[cfg(test)]
 use crate::ring::tests::quarantine::Buffer;
@@ -255,7 +256,7 @@ impl Slots {
     /// Forgets all operations: what they lent is never given back. Generations go on, so that no key
     /// of theirs names one that is begun later.
     pub(crate) fn leak(&mut self) {
-        std::mem::forget(std::mem::take(&mut self.table));
+        kept::for_ever(std::mem::take(&mut self.table));
     }
 
     /// How many slots are taken.

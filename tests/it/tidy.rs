@@ -60,6 +60,7 @@ const RANKS: &[(&str, u32)] = &[
     ("clock", 10),
     ("error", 10),
     ("panics", 10),
+    ("kept", 5),
     ("sync", 0),
 ];
 

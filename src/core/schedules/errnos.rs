@@ -15,6 +15,7 @@ use crate::core::report::{self, Facts};
 use crate::core::stop::CoreStop;
 use crate::core::{fail, turn};
 use crate::io::Leftovers;
+use crate::kept;
 use crate::net::{TcpListener, TcpStream, WriteError};
 use crate::report::{Connections, CoreReport, ListenerReport};
 use crate::ring::fake::answers::{AGAIN, FATAL, LOST, SEND_FAILURES, WANTS};
@@ -59,7 +60,7 @@ impl Rig {
     where
         Fut: Future<Output = io::Result<()>> + 'static,
     {
-        let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(1_000_000)));
+        let clock = kept::for_ever(AtomicU64::new(1_000_000));
         let mut dice = Dice::new(7);
         let peer = |name| Peer {
             name,

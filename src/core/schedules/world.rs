@@ -15,6 +15,7 @@ use crate::core::stop::CoreStop;
 use crate::core::{fail, turn};
 use crate::hooks::HookList;
 use crate::io::{Io, Leftovers};
+use crate::kept;
 use crate::report::{CoreReport, Report};
 use crate::ring::driver::Driver;
 use crate::ring::fake::dice::Dice;
@@ -68,7 +69,7 @@ struct Ended {
 
 thread_local! {
     /// The time of the schedules of this thread. A clock wants it for ever.
-    static CLOCK: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+    static CLOCK: &'static AtomicU64 = kept::for_ever(AtomicU64::new(0));
 }
 
 /// Plays the schedule of `seed` to its end. What it met, or what went wrong.

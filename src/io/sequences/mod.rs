@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use super::tally::Tally;
 use super::{Io, Leftovers};
+use crate::kept;
 use crate::ring::driver::Driver;
 use crate::ring::fake::kernel::Kernel;
 use crate::ring::fake::{self, Installed};
@@ -27,7 +28,7 @@ use crate::sync::atomic::AtomicU64;
 
 thread_local! {
     /// The time of the scripts of this thread, which nobody reads.
-    static CLOCK: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+    static CLOCK: &'static AtomicU64 = kept::for_ever(AtomicU64::new(0));
 }
 
 /// How long a peer may acknowledge nothing.
@@ -133,6 +134,21 @@ impl World {
     fn lost(&self) -> u64 {
         let sum = |tally: &Tally| tally.unsent + tally.unacked + tally.given_up;
         sum(&self.io.tally) - sum(&self.before)
+    }
+}
+
+impl Drop for World {
+    /// In order, where all went well: what a sequence leaves behind is then a leak that is not meant.
+    fn drop(&mut self) {
+        if std::thread::panicking() || self.left().is_some() {
+            return;
+        }
+        self.io.driver.cancel_own();
+        for _ in 0..ROUNDS_MOST {
+            self.turn();
+            self.kernel(Kernel::ends_cancelled);
+        }
+        assert_eq!(self.io.driver.in_flight(), 0, "of the driver's own");
     }
 }
 

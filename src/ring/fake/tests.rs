@@ -10,6 +10,7 @@ use super::kernel::Kernel;
 use super::peer::Peer;
 use super::{Installed, install};
 use crate::config::Features;
+use crate::kept;
 use crate::ring::driver::Driver;
 use crate::ring::port::{Sqe, Wait};
 use crate::ring::sys::event::EventFd;
@@ -35,7 +36,7 @@ fn world(seed: u64) -> World {
         acts: VecDeque::new(),
         ..Peer::rolled(0, &mut dice)
     };
-    let clock = Box::leak(Box::new(AtomicU64::new(0)));
+    let clock = kept::for_ever(AtomicU64::new(0));
     let installed = install(Kernel::new(dice, clock, Vec::new(), Vec::new()));
     let (socket, other_end) = UnixStream::pair().expect("a socket pair");
     installed
@@ -71,7 +72,7 @@ impl World {
             self.driver.enter(Wait::No).expect("a script never fails");
             self.driver.reap(&mut Vec::new());
             if let Some(what) = self.installed.0.borrow().broken() {
-                std::mem::forget(self.driver);
+                kept::for_ever(self.driver);
                 return what.to_owned();
             }
         }

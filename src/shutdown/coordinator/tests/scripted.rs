@@ -8,6 +8,7 @@ use super::*;
 use crate::config::Shutdown;
 use crate::core::quiet::Quiet;
 use crate::guard::Guard;
+use crate::kept;
 use crate::phase::Instants;
 use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
@@ -111,7 +112,7 @@ pub(super) fn stop(config: &Shutdown, parts: &[Part], asks: &[(u64, Ask)]) -> St
 
 impl Stage {
     pub(super) fn set(config: &Shutdown, parts: &[Part]) -> Stage {
-        let clock: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(START - MS)));
+        let clock = kept::for_ever(AtomicU64::new(START - MS));
         let eventfd = || Arc::new(EventFd::new().expect("an eventfd"));
         let alarms: Vec<_> = parts.iter().map(|_| eventfd()).collect();
         let cpus: Vec<usize> = (0..parts.len()).collect();
