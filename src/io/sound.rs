@@ -4,8 +4,9 @@
 
 use super::Io;
 use super::conn::{Conn, Incoming, Origin, Recv};
-use super::drain::Drain;
-use super::listener::{Accept, Listener};
+use super::sweep::Drain;
+use super::accept::Accept;
+use super::listener::Listener;
 use crate::config::ACCEPT_QUEUE;
 
 impl Io {

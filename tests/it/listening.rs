@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io;
 use std::net::TcpStream as Peer;
 use std::process::ExitCode;
+use std::sync::OnceLock;
 
 use evenfall::Core;
 use evenfall::net::{Listener, TcpListener, TcpStream};
@@ -106,11 +107,14 @@ async fn again(core: &Core, listener: &Listener) -> io::Result<()> {
 pub(crate) fn out_of_descriptors(args: Args) -> ExitCode {
     let result = host(Setup::only(args), |_core, listener| {
         // Held to the end of the process: the cut frees what a future holds.
-        std::mem::forget(hold_all_descriptors());
+        HELD.get_or_init(hold_all_descriptors);
         async move { listener.serve(read_one).await }
     });
     conclude(result, &json!({}))
 }
+
+/// See [`out_of_descriptors`].
+static HELD: OnceLock<Vec<File>> = OnceLock::new();
 
 fn hold_all_descriptors() -> Vec<File> {
     sys::limit_fds(64).expect("a limit may be lowered");

@@ -267,9 +267,8 @@ async fn poll_badly<F: Future + 'static>(make: impl Fn() -> F) {
             // The runtime's share of it is the last one.
             let mut waker = Some(waker);
             poll_fn(move |_| {
-                std::mem::forget(std::panic::catch_unwind(std::panic::AssertUnwindSafe(
-                    || drop(waker.take()),
-                )));
+                let dropped = std::panic::AssertUnwindSafe(|| drop(waker.take()));
+                let _may_have_panicked = std::panic::catch_unwind(dropped);
                 Poll::Ready(())
             })
             .await;
