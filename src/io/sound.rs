@@ -3,10 +3,10 @@
 #![forbid(unsafe_code)]
 
 use super::Io;
-use super::conn::{Conn, Incoming, Origin, Recv};
-use super::sweep::Drain;
 use super::accept::Accept;
+use super::conn::{Conn, Incoming, Origin, Recv};
 use super::listener::Listener;
+use super::sweep::Drain;
 use crate::config::ACCEPT_QUEUE;
 
 impl Io {
