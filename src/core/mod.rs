@@ -7,7 +7,9 @@
 //! ```
 //! Time is read once, and at the end again while a stop counts its turns. The stop's orders come
 //! first, then letters, then what the kernel has done, then what that made ready, up to a budget.
-//! Sends of a turn leave together in the one system call that also waits, unless a task is ready. A
+//! Sends of a turn leave together in the one system call that also waits, unless a task is ready: an
+//! enter brings some twenty receives, and to hand the answers over after each 8 or 16 of them was no
+//! faster beyond the noise (0.93 to 1.14 of the rate in five cells). A
 //! core that waited takes the completions before the clock is read: see [`sleep`].
 
 #![forbid(unsafe_code)]
