@@ -9,6 +9,7 @@ use std::sync::Arc;
 use socket2::{Domain, Socket, Type};
 
 use crate::config::Features;
+use crate::kept;
 use crate::ring::driver::Driver;
 use crate::ring::fake::kernel::Kernel;
 use crate::ring::fake::{self, Installed};
@@ -19,7 +20,7 @@ use crate::sync::atomic::AtomicU64;
 
 thread_local! {
     /// The time of the scripts of this thread, which nobody reads.
-    static CLOCK: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+    static CLOCK: &'static AtomicU64 = kept::for_ever(AtomicU64::new(0));
 }
 
 /// How many sequences share a world: a script looks through all there ever was.
