@@ -141,9 +141,7 @@ impl Closed {
         for index in 0..spec.active {
             let socket = closed.links[index].stream.as_raw_fd();
             closed.ring.receive(socket, index as u64)?;
-            for _ in 0..spec.depth {
-                closed.request(index, 0)?;
-            }
+            closed.request(index, spec.depth, 0)?;
         }
         Ok(closed)
     }
@@ -246,7 +244,7 @@ impl Closed {
         Ok(())
     }
 
-    /// Compares a chunk, and answers each reply it completes with the next request.
+    /// Compares a chunk, and answers the replies it completes with as many requests.
     fn check(&mut self, index: usize, id: u16, count: usize, now_ns: u64) -> io::Result<()> {
         if index == self.links.len() {
             return self.check_stream(id, count);
@@ -257,15 +255,15 @@ impl Closed {
         }
         link.received += count as u64;
         self.ring.give_back(id);
-        while self.links[index].received >= self.links[index].boundary {
-            let link = &mut self.links[index];
+        let mut whole = 0;
+        while link.received >= link.boundary {
             link.boundary += self.size as u64;
             let queued_ns = link.queued_ns.pop_front().expect("a reply has a request");
             self.tally.latency.saturating_record(now_ns - queued_ns);
-            self.tally.requests += 1;
-            self.request(index, now_ns)?;
+            whole += 1;
         }
-        Ok(())
+        self.tally.requests += whole as u64;
+        self.request(index, whole, now_ns)
     }
 
     /// Compares a chunk of the heavy stream.
@@ -283,14 +281,21 @@ impl Closed {
         self.pour()
     }
 
-    /// Queues one request.
-    fn request(&mut self, index: usize, now_ns: u64) -> io::Result<()> {
+    /// Queues `count` requests, as one write where the table is long enough: as a client does that
+    /// has several under way.
+    fn request(&mut self, index: usize, count: usize, now_ns: u64) -> io::Result<()> {
         let link = &mut self.links[index];
-        let bytes = pattern::at(link.salt, link.sent, self.size);
-        link.sent += self.size as u64;
-        link.queued_ns.push_back(now_ns);
         let socket = link.stream.as_raw_fd();
-        self.ring.send_static(socket, bytes, SEND | index as u64)
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(pattern::LONGEST / self.size);
+            let bytes = pattern::at(link.salt, link.sent, now * self.size);
+            link.sent += bytes.len() as u64;
+            link.queued_ns.extend(std::iter::repeat_n(now_ns, now));
+            self.ring.send_static(socket, bytes, SEND | index as u64)?;
+            left -= now;
+        }
+        Ok(())
     }
 }
 
