@@ -25,6 +25,11 @@
 /// rivals, and a turn that computes for too long is too long.
 const STARVED_PART: u64 = 16;
 
+/// A thread is weighed again no sooner than after this (ns). A stop of nothing is over by then: without
+/// it, each of its steps read the clock of each core that was in a turn, and now and then a file of
+/// the kernel's, a tenth of a millisecond.
+const WEIGHED_APART: u64 = 10_000_000;
+
 /// The watch over one core.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Watch {
@@ -68,9 +73,14 @@ impl Watch {
         if turn.stuck {
             return;
         }
+        let gone_ns = turn
+            .weighed
+            .map(|(looked_ns, _)| now_ns.saturating_sub(looked_ns));
+        if gone_ns.is_some_and(|gone_ns| gone_ns < WEIGHED_APART) {
+            return;
+        }
         let cpu_ns = cpu_ns();
-        if let Some((looked_ns, before_ns)) = turn.weighed {
-            let gone_ns = now_ns.saturating_sub(looked_ns);
+        if let (Some(gone_ns), Some((_, before_ns))) = (gone_ns, turn.weighed) {
             let had_ns = cpu_ns.saturating_sub(before_ns);
             if had_ns < gone_ns / STARVED_PART && is_ready() {
                 turn.starved_ns += gone_ns;
@@ -199,6 +209,26 @@ mod tests {
             found_stuck(true, HEARTBEAT / STARVED_PART),
             "it has its share"
         );
+    }
+
+    #[test]
+    fn looks_close_to_each_other_weigh_once_and_what_they_saw_adds_up() {
+        let mut watch = Watch::default();
+        let (mut clocks, mut files) = (0, 0);
+        for look in 0..=1_000 {
+            let cpu_ns = || {
+                clocks += 1;
+                0
+            };
+            let is_ready = || {
+                files += 1;
+                true
+            };
+            watch.weigh(look * MS / 10, Some(0), cpu_ns, is_ready);
+        }
+        assert_eq!((clocks, files), (11, 10), "in 100 ms");
+        let starved_ns = watch.turn.map(|turn| turn.starved_ns);
+        assert_eq!(starved_ns, Some(100 * MS));
     }
 
     #[test]
