@@ -64,6 +64,8 @@ pub(crate) struct CoreStop {
     ended_ns: u64,
     /// Its turns, from the first that knew of the stop.
     turns: Turns,
+    /// Whether there is something new for the coordinator, whose bell was not rung for it yet.
+    news: bool,
 }
 
 /// See the module's diagram.
@@ -98,6 +100,7 @@ impl CoreStop {
             phases: Vec::new(),
             ended_ns: 0,
             turns: Turns::default(),
+            news: false,
         }
     }
 
@@ -171,7 +174,14 @@ impl CoreStop {
         if local.main_has_ended() {
             self.read_main(local);
         }
-        self.stage != Stage::Running && self.step_stage(local)
+        let again = self.stage != Stage::Running && self.step_stage(local);
+        if self.news {
+            // Once for all that is new: a coordinator on this core's own processor takes that from
+            // it at once, and would find the half of it.
+            self.news = false;
+            local.shared.bell.ring();
+        }
+        again
     }
 
     /// The share of the stage it is in.
@@ -252,11 +262,9 @@ impl CoreStop {
         self.say(local, progress::MAIN_ENDED | failed);
     }
 
-    /// Tells the coordinator something, if it is new.
-    fn say(&self, local: &Local, bits: u32) {
-        if local.station().advance(bits) {
-            local.shared.bell.ring();
-        }
+    /// Tells the coordinator something, if it is new, at the end of this turn's step.
+    fn say(&mut self, local: &Local, bits: u32) {
+        self.news |= local.station().advance(bits);
     }
 }
 
@@ -315,7 +323,7 @@ impl CoreStop {
             station.break_quiet();
         } else if !was_quiet || station.quiet_reading().is_none() {
             station.set_quiet();
-            local.shared.bell.ring();
+            self.news = true;
         }
         self.stage = Stage::Draining { quiet };
     }
