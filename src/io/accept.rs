@@ -29,7 +29,7 @@ use crate::clock::ns;
 use crate::config::{ACCEPT_BACKOFF, ACCEPT_FAILURES_MOST, ACCEPT_QUEUE};
 use crate::report::Gate;
 use crate::ring::driver::Completion;
-use crate::ring::port::Sqe;
+use crate::ring::entry::Sqe;
 use crate::ring::sys::socket;
 use crate::ring::token::{Kind, Token};
 use crate::wheel::Key;

@@ -18,7 +18,7 @@
 
 use super::Io;
 use super::conn::Conn;
-use crate::ring::port::Sqe;
+use crate::ring::entry::Sqe;
 use crate::ring::token::{Generations, Kind, Token};
 
 /// A send that was handed to the kernel and is over when that has seen it.

@@ -14,7 +14,7 @@ use super::timer::Timer;
 use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::chunk::Chunk;
 use crate::ring::driver::Driver;
-use crate::ring::port::{Cqe, Sqe};
+use crate::ring::entry::{Cqe, Sqe};
 use crate::ring::sys::socket;
 use crate::ring::token::{Generations, Kind, Token};
 

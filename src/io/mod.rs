@@ -47,7 +47,7 @@ use crate::kept;
 use crate::panics::quietly;
 use crate::report::Straggler;
 use crate::ring::driver::Driver;
-use crate::ring::port::Cqe;
+use crate::ring::entry::Cqe;
 use crate::ring::token::{Generations, Kind};
 use crate::sync::Arc;
 use crate::wheel::Wheel;

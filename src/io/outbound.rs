@@ -20,8 +20,8 @@ use bytes::Bytes;
 use super::few::Few;
 use crate::config::{AT_ONCE_BYTES, SEND_BYTES, SEND_IOVECS, TAIL_BYTES};
 use crate::ring::chunk::Chunk;
+use crate::ring::entry::Sqe;
 use crate::ring::gather::Gather;
-use crate::ring::port::Sqe;
 
 /// One piece of memory to send.
 #[derive(Debug)]

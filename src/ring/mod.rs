@@ -12,7 +12,7 @@
 //! # The parts
 //!
 //! [`port`] is the door itself: it fills submission entries, enters the kernel and copies
-//! completions out. Nothing else in the crate names the kernel's ring, so a scripted kernel can
+//! completions out, in the forms of [`entry`](mod@entry). Nothing else in the crate names the kernel's ring, so a scripted kernel can
 //! stand behind the same door, and under test one does (`fake`). [`driver`] keeps the books: what
 //! is out, what came back, what could not be submitted yet. [`slot`] owns what one-off operations
 //! lend to the kernel, [`buffers`] the pool that multishot receives fill, and a [`chunk`] is a view
@@ -21,10 +21,13 @@
 pub(crate) mod buffers;
 pub(crate) mod chunk;
 pub(crate) mod driver;
+pub(crate) mod entry;
 #[cfg(test)]
 pub(crate) mod fake;
 pub(crate) mod gather;
+mod opening;
 pub(crate) mod port;
+mod refusal;
 pub(crate) mod slot;
 pub(crate) mod sys;
 pub(crate) mod token;

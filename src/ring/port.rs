@@ -1,115 +1,16 @@
 //! The door: submission entries in, completions out, and the one system call between them.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
-use io_uring::types::{Fd, SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, opcode, squeue};
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring};
 
 use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::{Error, ErrorKind};
 use crate::ring::buffers::{BUFFER_GROUP, Pool};
-use crate::ring::sys;
-
-/// One operation, as the kernel is to be asked for it. The pointers in it must stay valid until
-/// the operation's final completion: that is the business of who makes it (see the law in `ring`).
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Sqe {
-    /// Accept one connection, or connections until told otherwise.
-    Accept { fd: RawFd, multi: bool },
-    /// Receive into the pool's buffers until told otherwise, or until `bytes_most` have come where
-    /// the kernel can count them; 0 is without a bound.
-    RecvMulti { fd: RawFd, bytes_most: u32 },
-    /// Send `len` bytes, all of them if the socket lives.
-    Send {
-        fd: RawFd,
-        from: *const u8,
-        len: u32,
-    },
-    /// Send `len` bytes, as many as the socket takes now. It is over when it is submitted, and has no
-    /// completion if that was all of them.
-    SendAtOnce {
-        fd: RawFd,
-        from: *const u8,
-        len: u32,
-    },
-    /// Send what the header's segments name, all of it if the socket lives.
-    SendMsg {
-        fd: RawFd,
-        header: *const libc::msghdr,
-    },
-    /// Connect to an address.
-    Connect {
-        fd: RawFd,
-        address: *const libc::sockaddr,
-        len: libc::socklen_t,
-    },
-    #[cfg(test)]
-    /// Read at an offset; -1 (all ones) is the file's own position.
-    Read {
-        fd: RawFd,
-        into: *mut u8,
-        len: u32,
-        offset: u64,
-    },
-    #[cfg(test)]
-    /// Write at an offset; -1 (all ones) is the file's own position.
-    Write {
-        fd: RawFd,
-        from: *const u8,
-        len: u32,
-        offset: u64,
-    },
-    #[cfg(evenfall_bench)]
-    /// Do nothing, and say so.
-    Nop,
-    /// Report each time `fd` becomes readable.
-    PollMulti { fd: RawFd },
-    /// End the operation that carries this user data.
-    Cancel { user_data: u64 },
-}
-
-/// One completion, as the kernel wrote it.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Cqe {
-    /// What the operation carried.
-    pub(crate) user_data: u64,
-    /// A count or descriptor, or an errno made negative.
-    pub(crate) result: i32,
-    /// The kernel's flags: see the methods.
-    flags: u32,
-}
-
-impl Cqe {
-    /// A completion that no kernel wrote.
-    #[cfg(test)]
-    pub(crate) fn scripted(user_data: u64, result: i32, flags: u32) -> Cqe {
-        Cqe {
-            user_data,
-            result,
-            flags,
-        }
-    }
-
-    /// Whose it is, as a number of [`Kind`](crate::ring::token::Kind).
-    #[inline]
-    pub(crate) fn kind(&self) -> u8 {
-        self.user_data as u8
-    }
-
-    /// The pool buffer that was filled.
-    #[inline]
-    pub(crate) fn buffer(&self) -> Option<u16> {
-        io_uring::cqueue::buffer_select(self.flags)
-    }
-
-    /// Whether further completions of this operation will come.
-    #[inline]
-    pub(crate) fn more(&self) -> bool {
-        io_uring::cqueue::more(self.flags)
-    }
-}
+use crate::ring::entry::{Cqe, Sqe, bound, entry};
+use crate::ring::refusal::refusal;
 
 /// How long an enter may sleep.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -353,11 +254,7 @@ impl Port {
         let mut count = 0;
         // The places come first: with no place left no completion is taken out of the queue.
         for (place, cqe) in batch.iter_mut().zip(self.ring.completion()) {
-            *place = Cqe {
-                user_data: cqe.user_data(),
-                result: cqe.result(),
-                flags: cqe.flags(),
-            };
+            *place = Cqe::of(&cqe);
             count += 1;
         }
         count
@@ -379,117 +276,4 @@ fn build(sq_entries: u32, cq_entries: u32, sq_array: bool) -> io::Result<IoUring
         builder.setup_no_sqarray();
     }
     builder.build(sq_entries)
-}
-
-/// The kernel's form of an operation.
-#[inline(always)]
-fn entry(sqe: &Sqe) -> squeue::Entry {
-    const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-    match *sqe {
-        Sqe::Accept { fd, multi: true } => opcode::AcceptMulti::new(Fd(fd))
-            .flags(libc::SOCK_CLOEXEC)
-            .build(),
-        // Who it is, is asked of the socket where it is wanted.
-        Sqe::Accept { fd, multi: false } => {
-            opcode::Accept::new(Fd(fd), std::ptr::null_mut(), std::ptr::null_mut())
-                .flags(libc::SOCK_CLOEXEC)
-                .build()
-        }
-        Sqe::RecvMulti { fd, .. } => opcode::RecvMulti::new(Fd(fd), BUFFER_GROUP).build(),
-        Sqe::Send { fd, from, len } => opcode::Send::new(Fd(fd), from, len).flags(FLAGS).build(),
-        // DONTWAIT: what the socket does not take is told at once, never kept for later (the kernel
-        // marks the request NOWAIT). WAITALL: less than all counts as a failure, which is told.
-        Sqe::SendAtOnce { fd, from, len } => opcode::Send::new(Fd(fd), from, len)
-            .flags(FLAGS | libc::MSG_DONTWAIT)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS),
-        Sqe::SendMsg { fd, header } => opcode::SendMsg::new(Fd(fd), header)
-            .flags(FLAGS as u32)
-            .build(),
-        Sqe::Connect { fd, address, len } => opcode::Connect::new(Fd(fd), address, len).build(),
-        #[cfg(test)]
-        Sqe::Read {
-            fd,
-            into,
-            len,
-            offset,
-        } => opcode::Read::new(Fd(fd), into, len).offset(offset).build(),
-        #[cfg(test)]
-        Sqe::Write {
-            fd,
-            from,
-            len,
-            offset,
-        } => opcode::Write::new(Fd(fd), from, len).offset(offset).build(),
-        #[cfg(evenfall_bench)]
-        Sqe::Nop => opcode::Nop::new().build(),
-        Sqe::PollMulti { fd } => opcode::PollAdd::new(Fd(fd), libc::POLLIN as u32)
-            .multi(true)
-            .build(),
-        // A cancel that worked has nothing to say: the ended operation completes by itself.
-        Sqe::Cancel { user_data } => opcode::AsyncCancel::new(user_data)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS),
-    }
-}
-
-/// Where an entry has the bytes a multishot receive may bring: `optlen` of the kernel's
-/// `struct io_uring_sqe`, in 32-bit words from its beginning.
-const OPTLEN_WORD: usize = 11;
-
-const _: () = assert!(size_of::<squeue::Entry>() == 64 && align_of::<squeue::Entry>() >= 4);
-
-/// Bounds the multishot receive `entry` is. The crate's builder has no setter for that.
-#[inline(always)]
-fn bound(entry: &mut squeue::Entry, bytes_most: u32) {
-    let words = (&raw mut *entry).cast::<u32>();
-    // SAFETY: an entry is 16 words (asserted above), borrowed exclusively here.
-    let place = unsafe { words.add(OPTLEN_WORD) };
-    // SAFETY: as above, and it is aligned like a word. An entry is the kernel's own form of an
-    // operation, plain numbers of which any is valid (io_uring_enter(2)); a kernel that knows no
-    // bound in this place refuses the operation (`can_bound_receives`).
-    unsafe { place.write(bytes_most) };
-}
-
-/// Says which wall a ring ran into, and the way round it.
-fn refusal(error: io::Error) -> Error {
-    let message = match error.raw_os_error() {
-        Some(libc::EPERM) => {
-            let path = "/proc/sys/kernel/io_uring_disabled";
-            match std::fs::read_to_string(path).map(|text| text.trim().to_owned()) {
-                Ok(value) if value != "0" => format!(
-                    "io_uring is switched off on this machine: kernel.io_uring_disabled = {value}; \
-                     set it to 0 (sysctl kernel.io_uring_disabled=0), or with 1 run with \
-                     CAP_SYS_ADMIN or in the group of kernel.io_uring_group"
-                ),
-                _ => "io_uring is refused although kernel.io_uring_disabled allows it: most \
-                      likely a seccomp filter (the default of Docker and other container \
-                      engines); allow io_uring_setup, io_uring_enter and io_uring_register in \
-                      the container's seccomp profile"
-                    .to_owned(),
-            }
-        }
-        Some(libc::ENOSYS) => "this kernel or sandbox has no io_uring: the kernel is older than \
-                               Linux 5.1 or built without it, or a sandbox (Podman's seccomp \
-                               profile, gVisor) hides it; run on Linux 6.1 or later and allow \
-                               the io_uring system calls"
-            .to_owned(),
-        Some(libc::ENOMEM) => {
-            let limit = sys::memlock_limit()
-                .map_or_else(|| "unlimited".to_owned(), |bytes| format!("{bytes} bytes"));
-            format!(
-                "no memory for a ring: rings count against the locked-memory limit of the user, \
-                 which is {limit} here; raise it (ulimit -l, LimitMEMLOCK= in systemd) or use \
-                 fewer cores"
-            )
-        }
-        Some(libc::EINVAL) => "this kernel does not know the ring set-up evenfall needs \
-                               (DEFER_TASKRUN, Linux 6.1): run on Linux 6.1 or later"
-            .to_owned(),
-        Some(libc::EMFILE | libc::ENFILE) => "no file descriptor is left for a ring: raise the \
-                                              limit (ulimit -n, LimitNOFILE= in systemd)"
-            .to_owned(),
-        _ => "the kernel refused to set up a ring".to_owned(),
-    };
-    Error::new(ErrorKind::Ring, message).with_source(error)
 }

@@ -25,7 +25,7 @@ use slab::Slab;
 use socket2::SockAddr;
 
 use crate::kept;
-use crate::ring::port::Sqe;
+use crate::ring::entry::Sqe;
 #[cfg(test)]
 use crate::ring::tests::quarantine::Buffer;
 use crate::ring::token::{Generations, Kind, Token};

@@ -7,7 +7,7 @@ use super::met::Case;
 use super::ops::{MORE, Op};
 use super::peer;
 use crate::config::BUFFER_BYTES;
-use crate::ring::port::Sqe;
+use crate::ring::entry::Sqe;
 
 /// In the flags of a completion: a buffer came, whose number stands in the upper half.
 const BUFFER: u32 = 1;

@@ -14,7 +14,7 @@ use super::dice::Dice;
 use super::kernel::Kernel;
 use super::ops::{MORE, Op};
 use super::peer::Peer;
-use crate::ring::port::Sqe;
+use crate::ring::entry::Sqe;
 use crate::ring::token::Token;
 use crate::sync::atomic::AtomicU64;
 

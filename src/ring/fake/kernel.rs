@@ -23,7 +23,8 @@ use super::ops::Op;
 use super::peer::Peer;
 use super::sockets::{Listening, Socket};
 use crate::config::CONN_INBOUND_BYTES;
-use crate::ring::port::{Cqe, Sqe, Wait};
+use crate::ring::entry::{Cqe, Sqe};
+use crate::ring::port::Wait;
 use crate::ring::token::{Kind, Token};
 use crate::sync::atomic::{AtomicU64, Ordering};
 

@@ -32,7 +32,8 @@ use std::rc::Rc;
 use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
-use crate::ring::port::{Cqe, Port, Sqe, Wait};
+use crate::ring::entry::{Cqe, Sqe};
+use crate::ring::port::{Port, Wait};
 use kernel::Kernel;
 
 /// A script that several may look at: the door, the sockets' calls and the test.

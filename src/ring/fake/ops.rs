@@ -4,7 +4,7 @@ use super::kernel::Kernel;
 use super::met::Case;
 use super::peer::{NOBODY, Peer};
 use super::sockets::Socket;
-use crate::ring::port::{Cqe, Sqe};
+use crate::ring::entry::{Cqe, Sqe};
 
 /// In the flags of a completion: more will come.
 pub(super) const MORE: u32 = 2;

@@ -9,9 +9,10 @@ use super::world::{Spare, World, a_descriptor};
 use super::{Watched, each_sequence};
 use crate::ring::chunk::Chunk;
 use crate::ring::driver::{Completion, OpCounts};
+use crate::ring::entry::Sqe;
 use crate::ring::fake::kernel::Kernel;
 use crate::ring::fake::peer::is_stream;
-use crate::ring::port::{Sqe, Wait};
+use crate::ring::port::Wait;
 use crate::ring::token::{Kind, Token};
 
 /// What can happen.

@@ -8,7 +8,8 @@ use std::os::fd::AsRawFd;
 
 use super::{close_empty, open, settle};
 use crate::ring::driver::Driver;
-use crate::ring::port::{Sqe, Wait};
+use crate::ring::entry::Sqe;
+use crate::ring::port::Wait;
 use crate::ring::token::{Kind, Token};
 
 /// What the kernel says of a success.

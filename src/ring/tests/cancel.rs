@@ -10,7 +10,8 @@ use super::source::{DATA, PIECE, Pipe};
 use super::{ALARM_ONLY, PATIENCE, close_empty, open, read_of, reap_until, settle};
 use crate::config::SQ_ENTRIES;
 use crate::ring::driver::Driver;
-use crate::ring::port::{Sqe, Wait};
+use crate::ring::entry::Sqe;
+use crate::ring::port::Wait;
 use crate::ring::slot::{Key, Lent};
 use crate::ring::token::{Kind, Token};
 

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 
 use super::{close_empty, open, settle};
 use crate::config::DRAIN_BATCH;
-use crate::ring::port::{Sqe, Wait};
+use crate::ring::entry::Sqe;
+use crate::ring::port::Wait;
 use crate::ring::token::{Kind, Token};
 
 /// Ends of stream at one moment: more than one turn can take.

@@ -8,7 +8,8 @@ use super::{ALARM_ONLY, PATIENCE, close_empty, open, open_with, reap_until, sett
 use crate::config::{BUFFER_BYTES, Features, POOL_BUFFERS, POOL_FIRST};
 use crate::ring::chunk::Chunk;
 use crate::ring::driver::{Completion, Driver};
-use crate::ring::port::{Sqe, Wait};
+use crate::ring::entry::Sqe;
+use crate::ring::port::Wait;
 use crate::ring::token::{Kind, Token};
 
 /// The connection the receives are charged to.
