@@ -7,9 +7,11 @@
 //! waits with `poll` on the ring instead, which valgrind knows.
 //!
 //! A ring that polls its own descriptor is readable when it has completions, also those that a ring
-//! with `DEFER_TASKRUN` only makes at the next `enter`; the second `enter` is for these. Time-outs
-//! that a caller gives with its wait end here after at most [`MOST_MS`], which is early or late: a
-//! wait that ends without completions is a thing that every caller has to expect.
+//! with `DEFER_TASKRUN` only makes at the next `enter`; the second `enter` is for these. Not all of
+//! that work makes a completion (an acknowledgement looks like data until somebody has looked), and
+//! the kernel's own wait goes on then: so does this one. Time-outs that a caller gives with its wait
+//! end here after at most [`MOST_MS`], which is early or late: a wait that ends without completions
+//! is a thing that every caller has to expect.
 
 use std::ffi::{c_int, c_long};
 use std::mem::transmute;
@@ -43,20 +45,16 @@ fn next() -> Syscall {
     unsafe { transmute::<*mut libc::c_void, Syscall>(found) }
 }
 
-/// Waits until the ring is readable.
-fn wait_readable(ring: c_long) {
+/// Whether the ring is readable within `limit_ms`, or a signal came, which ends a wait in the ring as
+/// well.
+fn is_readable(ring: c_long, limit_ms: c_int) -> bool {
     let mut entry = libc::pollfd {
         fd: ring as c_int,
         events: libc::POLLIN,
         revents: 0,
     };
-    for _ in 0..MOST_MS / STEP_MS {
-        // SAFETY: one entry, ours.
-        if unsafe { libc::poll(&raw mut entry, 1, STEP_MS) } != 0 {
-            // Readable, or interrupted by a signal, which ends a wait in the ring as well.
-            return;
-        }
-    }
+    // SAFETY: one entry, ours.
+    unsafe { libc::poll(&raw mut entry, 1, limit_ms) != 0 }
 }
 
 /// Takes the place of the C library's `syscall`. That one's argument list is open, but a caller
@@ -96,18 +94,26 @@ pub unsafe extern "C" fn syscall(
     if submitted < 0 {
         return submitted;
     }
-    wait_readable(a);
-    // SAFETY: submits nothing; it only lets the kernel make the completions that are due.
-    unsafe {
-        next(
-            number,
-            a,
-            0 as c_long,
-            0 as c_long,
-            GET_EVENTS,
-            0 as c_long,
-            8 as c_long,
-        )
-    };
+    for _ in 0..MOST_MS / STEP_MS {
+        if !is_readable(a, STEP_MS) {
+            continue;
+        }
+        // SAFETY: submits nothing; it only lets the kernel make the completions that are due.
+        unsafe {
+            next(
+                number,
+                a,
+                0 as c_long,
+                0 as c_long,
+                GET_EVENTS,
+                0 as c_long,
+                8 as c_long,
+            )
+        };
+        // With no work left, it is completions that make it readable.
+        if is_readable(a, 0) {
+            break;
+        }
+    }
     submitted
 }

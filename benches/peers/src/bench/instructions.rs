@@ -2,8 +2,8 @@
 //! else the machine does.
 //!
 //! Two runs with different counts of requests; the difference is the requests' own. Servers with a
-//! ring are all run with the `polled` library before them, see its source for why; what it adds is
-//! in their figures, and is nearly the same for each.
+//! ring are all run with the `polled` library before them, see its source for why; what is executed
+//! in it, and by what it calls, is taken out.
 
 use std::fs;
 use std::io;
@@ -114,9 +114,12 @@ fn count_run(kind: Kind, setting: &Setting, active: usize, requests: u64) -> io:
     counted
 }
 
-/// The library that has the servers' waits polled: beside this program.
+/// The library that has the servers' waits polled.
+const POLLED: &str = "libevenfall_polled.so";
+
+/// Where it is: beside this program.
 fn polled() -> io::Result<PathBuf> {
-    let library = std::env::current_exe()?.with_file_name("libevenfall_polled.so");
+    let library = std::env::current_exe()?.with_file_name(POLLED);
     if !library.exists() {
         let text = format!("{} is not built", library.display());
         return Err(io::Error::new(io::ErrorKind::NotFound, text));
@@ -167,7 +170,7 @@ fn count_into(
     total(folder)
 }
 
-/// The sum of what callgrind wrote.
+/// The sum of what callgrind wrote, without what the `polled` library did.
 fn total(folder: &Path) -> io::Result<u64> {
     let mut sum = 0;
     for entry in fs::read_dir(folder)? {
@@ -178,9 +181,52 @@ fn total(folder: &Path) -> io::Result<u64> {
         sum += totals
             .filter_map(|sum| sum.trim().parse::<u64>().ok())
             .sum::<u64>();
+        sum -= in_polled(&text);
     }
     if sum == 0 {
         return Err(io::Error::other("callgrind wrote no sum"));
     }
     Ok(sum)
+}
+
+/// What was executed in calls into the `polled` library, from callgrind's format: the line after a
+/// `calls=` has their cost, and a `cob=` before it their object, whose name stands there once.
+fn in_polled(text: &str) -> u64 {
+    let mut polled = None;
+    let mut into_polled = false;
+    let mut sum = 0;
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if let Some(object) = line
+            .strip_prefix("cob=")
+            .or_else(|| line.strip_prefix("ob="))
+        {
+            let (id, name) = object.split_once(' ').unwrap_or((object, ""));
+            if name.ends_with(POLLED) {
+                polled = Some(id.to_owned());
+            }
+            into_polled = line.starts_with("cob=") && polled.as_deref() == Some(id);
+        } else if line.starts_with("calls=") {
+            let cost = lines.next().and_then(|line| line.split(' ').nth(1));
+            if into_polled {
+                sum += cost.and_then(|cost| cost.parse::<u64>().ok()).unwrap_or(0);
+            }
+            into_polled = false;
+        }
+    }
+    sum
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_calls_into_the_library_cost_is_taken_out_and_nothing_else() {
+        let text = "ob=(1) /bin/serve\nfn=(1) main\n10 5\ncob=(2) /x/libc.so.6\ncfn=(2) read\n\
+            calls=3 7\n10 300\ncob=(3) /x/libevenfall_polled.so\ncfn=(3) syscall\ncalls=2 9\n\
+            11 40\ncfn=(4) inner\ncalls=1 12\n12 6\ncob=(3)\ncfn=(3)\ncalls=1 9\n13 2\n\
+            ob=(3)\nfn=(3)\n9 8\ncob=(2)\ncfn=(5) poll\ncalls=1 1\n9 34\ntotals: 400\n";
+        assert_eq!(in_polled(text), 42);
+    }
 }
