@@ -176,6 +176,7 @@ impl Local {
     }
 
     /// Spawns a task, or gives the future back in Closing.
+    #[inline(always)]
     pub(crate) fn spawn<F>(
         &self,
         future: F,

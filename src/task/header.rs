@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::panic::Location;
-use std::ptr;
+use std::ptr::{self, NonNull};
 
 use super::kept::Kept;
 use super::local::Shared;
 use super::own::Own;
 use super::raw::Task;
-use super::state::{Left, State};
+use super::state::State;
 use super::typed::VTable;
-use super::{Info, Kind, pulse};
+use super::{Info, Kind, Pulse, pulse};
 use crate::sync::atomic::AtomicPtr;
 use crate::sync::{Arc, Life};
 
@@ -36,8 +36,8 @@ pub(super) struct Header {
     pub(super) state: State,
     /// The next in the foreign queue. Valid while the task is in it, written by who put it there.
     pub(super) next_foreign: AtomicPtr<Header>,
-    /// The core's queues. Held by each task, so that a wake finds them at any time. `free` moves
-    /// it out.
+    /// The core's queues. Held by each task, so that a wake finds them at any time, and after it by
+    /// its memory, if that is kept. `free` moves it out.
     pub(super) shared: ManuallyDrop<Arc<Shared>>,
     /// What depends on the future's type.
     pub(super) vtable: &'static VTable,
@@ -86,19 +86,23 @@ const ABORT_ASKED: u8 = 1 << 3;
 const HAS_HANDLE: u8 = 1 << 4;
 
 impl Header {
-    /// The header of a task that waits for its first poll and has a handle.
+    /// The header of a task that has a handle, and is about to go to the run queue.
     #[inline(always)]
-    pub(super) fn new(vtable: &'static VTable, info: Info, shared: Arc<Shared>) -> Header {
+    pub(super) fn new(
+        vtable: &'static VTable,
+        info: Info,
+        shared: ManuallyDrop<Arc<Shared>>,
+    ) -> Header {
         Header {
             state: State::new(),
             next_foreign: AtomicPtr::new(ptr::null_mut()),
-            shared: ManuallyDrop::new(shared),
+            shared,
             vtable,
             site: info.site,
             id_low: info.id as u32,
             id_high: (info.id >> 32) as u8,
             phase: Cell::new(Phase::Idle),
-            kind_and_flags: Cell::new(info.kind as u8 | HAS_HANDLE),
+            kind_and_flags: Cell::new(info.kind as u8 | HAS_HANDLE | QUEUED),
             own: Own::new(),
             next_ready: Cell::new(None),
             live_before: Cell::new(None),
@@ -111,7 +115,13 @@ impl Header {
     /// What the task is to the stop.
     #[inline]
     pub(super) fn kind(&self) -> Kind {
-        Kind::ALL[usize::from(self.kind_and_flags.get() & KIND)]
+        // Written out, and no look into a table: the number is the discriminant.
+        match self.kind_and_flags.get() & KIND {
+            0 => Kind::Main,
+            1 => Kind::Essential,
+            2 => Kind::Background,
+            _ => Kind::Hook,
+        }
     }
 
     /// The task's number on its core.
@@ -129,9 +139,9 @@ impl Header {
 
     /// Tells the core's pulse that the task's code is about to run.
     #[inline]
-    pub(super) fn enter(&self, dropping: bool) {
+    pub(super) fn enter(&self, pulse: &Pulse, dropping: bool) {
         let name = pulse::name(self.id(), self.kind_and_flags.get() & KIND);
-        self.shared.pulse.enter(name, self.site, dropping);
+        pulse.enter(name, self.site, dropping);
     }
 
     /// Who the task is.
@@ -153,6 +163,15 @@ impl Header {
     #[inline]
     pub(super) fn set_queued(&self, queued: bool) {
         self.set(QUEUED, queued);
+    }
+
+    /// The task leaves the run queue. Whether it is to be polled: its future is there, nobody polls
+    /// it, and nobody has asked for its end.
+    #[inline]
+    pub(super) fn leave_to_be_polled(&self) -> bool {
+        let flags = self.kind_and_flags.get();
+        self.kind_and_flags.set(flags & !QUEUED);
+        self.phase.get() == Phase::Idle && flags & ABORT_ASKED == 0
     }
 
     /// Whether the task is to be destroyed instead of polled.
@@ -202,15 +221,34 @@ impl Header {
         }
     }
 
-    /// One reference less, on any thread.
+    /// Moves the share of the core out.
+    ///
+    /// # Safety
+    ///
+    /// Nobody uses the one in here again.
     #[inline]
-    pub(super) fn release(&self) -> Left {
-        self.life.used();
-        // As above. What the owner's part counts is never the last: the core holds the task then.
-        if self.shared.is_here() && self.own.release() {
-            Left::Others
-        } else {
-            self.state.release()
+    pub(super) unsafe fn move_share(&self) -> ManuallyDrop<Arc<Shared>> {
+        // SAFETY: it is there, and this is the only use of it from here on (the caller's promise).
+        unsafe { ptr::read(&raw const self.shared) }
+    }
+
+    /// Gives a task's memory to the allocator, and its share of the core back. On any thread.
+    ///
+    /// # Safety
+    ///
+    /// Nobody refers to the task any more, and its slot is empty.
+    #[cold]
+    pub(super) unsafe fn free(pointer: NonNull<Header>) {
+        // SAFETY: nobody refers to the task any more, so nobody writes; the header is still there.
+        let header = unsafe { pointer.as_ref() };
+        let (room, may_free) = (header.vtable.room, header.life.ended());
+        // SAFETY: the header is not used again, and it has no destructor.
+        let shared = unsafe { header.move_share() };
+        if may_free {
+            // SAFETY: `Task::allocate` asked for this very room, and nobody uses it any more. The
+            // header has nothing to drop: the waker of who waits for the output went with the handle.
+            unsafe { room.free(pointer) };
         }
+        drop(ManuallyDrop::into_inner(shared));
     }
 }

@@ -62,15 +62,16 @@ pub struct JoinHandle<T> {
 }
 
 impl<T> JoinHandle<T> {
-    /// The handle of a new task.
+    /// The handle of a new task, which was spawned at `site`.
     ///
     /// # Safety
     ///
     /// The task was just allocated, for a future whose output is `T`, and gets no other handle.
-    pub(super) unsafe fn of(task: Task) -> JoinHandle<T> {
+    #[inline]
+    pub(super) unsafe fn of(task: Task, site: &'static Location<'static>) -> JoinHandle<T> {
         JoinHandle {
             task: Some(task),
-            site: task.header().site,
+            site,
             output: PhantomData,
         }
     }

@@ -15,8 +15,9 @@ use std::ptr::{self, NonNull};
 use std::task::Waker;
 
 use super::header::Header;
-use super::raw::Task;
+use super::raw::{Task, release_rest};
 use super::waker::{task_of_waker, waker_of};
+use crate::panics::quietly;
 
 /// The waker is in a box, and is none of a task.
 const BOXED: usize = 1;
@@ -45,15 +46,25 @@ impl Kept {
     /// A clone of `waker`.
     #[inline]
     pub(crate) fn of(waker: &Waker) -> Kept {
-        let Some(task) = task_of_waker(waker) else {
-            return Kept::from(waker.clone());
-        };
+        Kept::of_task(waker).unwrap_or_else(|| Kept::from(waker.clone()))
+    }
+
+    /// A clone of `waker`, if it is one of a task: that runs no user code.
+    #[inline]
+    pub(super) fn of_task(waker: &Waker) -> Option<Kept> {
+        let task = task_of_waker(waker)?;
         // What the clone would do, without the way by the waker's table. The word owns the reference.
         // SAFETY: the waker keeps the task alive during the call.
         unsafe { task.as_ref() }.retain();
-        Kept {
+        Some(Kept {
             word: task.as_ptr().cast(),
-        }
+        })
+    }
+
+    /// Whether no waker is kept.
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.word.is_null()
     }
 
     /// Whether it wakes whom `waker` wakes.
@@ -136,6 +147,44 @@ impl Kept {
             task.local().enqueue(task);
         }
         here
+    }
+
+    /// Wakes, and is used up. A panic of a user's waker ends here.
+    #[inline]
+    pub(super) fn wake(self) {
+        if self.wake_own() {
+            // SAFETY: it has found the address of a task of this core.
+            unsafe { self.release_own() };
+        } else {
+            self.wake_any();
+        }
+    }
+
+    /// Drops it.
+    ///
+    /// # Safety
+    ///
+    /// It is one of a task of the core this thread is.
+    #[inline]
+    unsafe fn release_own(self) {
+        let word = self.into_word().map_addr(|word| word & !BITS);
+        // SAFETY: this is the address of a task (the caller's promise), and the word's reference to
+        // it is still there.
+        let header = unsafe { &*word.cast::<Header>() };
+        header.life.used();
+        // This is the owner's thread (the caller's promise).
+        if !header.own.release() {
+            // SAFETY: the word is gone, and its reference with it.
+            unsafe { release_rest(NonNull::from(header)) };
+        }
+    }
+
+    /// As `wake`, where there is none, or one that may be anybody's.
+    #[cold]
+    fn wake_any(mut self) {
+        if let Some(waker) = self.take() {
+            quietly(|| waker.wake());
+        }
     }
 
     /// The waker in the box, if it is in one.

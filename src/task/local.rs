@@ -1,7 +1,6 @@
 //! One core's tasks: what every thread sees of them, and the owner's side with a task's whole life.
 
 use std::cell::Cell;
-use std::mem;
 use std::ptr::{self, NonNull};
 
 #[cfg(test)]
@@ -11,10 +10,10 @@ use super::join::JoinError;
 use super::pulse::Pulse;
 use super::queue::{Foreign, Live, Ready};
 use super::raw::Task;
+use super::spare::Spare;
 use super::state::Left;
 use super::typed::Polled;
 use super::{Alarm, Counters, Kind, Ran};
-use crate::panics::quietly;
 use crate::sync::{Arc, thread_local};
 
 /// How many generations of tasks one `drop_all` follows: tasks that destructors of dropped tasks
@@ -24,10 +23,6 @@ pub(super) const GENERATIONS_MAX: usize = 16;
 
 /// After how many tasks `drop_all` shows that it goes on. A destructor may take its time, so few.
 const DROPS_BETWEEN: usize = 16;
-
-/// How many shares of a core its owner keeps for the next tasks. More only cost time when the core
-/// ends; without any a task costs two more read-modify-writes (25 of 110 ns, where measured).
-const SPARE_MAX: usize = 1024;
 
 thread_local! {
     /// The core whose tasks this thread owns, as far as a wake is concerned. Never a core that is
@@ -90,48 +85,9 @@ impl Shared {
     /// # Safety
     ///
     /// The caller is on the owner's thread.
+    #[inline]
     pub(super) unsafe fn local(&self) -> &Local {
         &self.local
-    }
-
-    /// A share of the core, for a new task: one that an earlier task left, or a new one.
-    ///
-    /// # Safety
-    ///
-    /// The caller is on the owner's thread.
-    pub(super) unsafe fn share(this: &Arc<Shared>) -> Arc<Shared> {
-        let spare = &this.local.spare;
-        match spare.get().checked_sub(1) {
-            Some(rest) => {
-                spare.set(rest);
-                // SAFETY: each of the `spare` shares is a strong count of this very `Arc` that
-                // `give_back` left standing, and this one has just been taken off.
-                unsafe { Arc::from_raw(Arc::as_ptr(this)) }
-            }
-            None => Arc::clone(this),
-        }
-    }
-
-    /// The share of a task that was freed, on any thread.
-    pub(super) fn give_back(this: Arc<Shared>) {
-        // After the core is gone this is not its thread any more, so no share is kept then.
-        let spare = &this.local.spare;
-        if this.is_here() && spare.get() < SPARE_MAX {
-            spare.set(spare.get() + 1);
-            mem::forget(this);
-        }
-    }
-
-    /// Drops the shares that were kept. Called by the owner, after `leave_here`.
-    ///
-    /// # Safety
-    ///
-    /// The caller is on the owner's thread.
-    pub(super) unsafe fn drop_spare(this: &Arc<Shared>) {
-        for _ in 0..this.local.spare.take() {
-            // SAFETY: as in `share`; the core itself is held by the caller.
-            unsafe { Arc::decrement_strong_count(Arc::as_ptr(this)) };
-        }
     }
 
     /// A wake on another thread.
@@ -212,23 +168,24 @@ pub(super) struct Local {
     spawned: Cell<u64>,
     /// What the report is told.
     counts: Counts,
-    /// How many strong counts of the `Arc` around this belong to no task: see `Shared::share`.
-    spare: Cell<usize>,
+    /// Memory for the next tasks, each with a strong count of the `Arc` around this.
+    pub(super) spare: Spare,
 }
 
 impl Local {
     /// A number for a new task. They rise.
+    #[inline]
     pub(super) fn next_id(&self) -> u64 {
         self.spawned.set(self.spawned.get() + 1);
         self.spawned.get()
     }
 
     /// A new task comes to life, and is ready for its first poll.
-    pub(super) fn admit(&self, task: Task) {
-        let kind = task.header().kind();
+    #[inline]
+    pub(super) fn admit(&self, task: Task, kind: Kind) {
         self.live(kind).push(task);
         self.count(kind, |counts| add(&counts.spawned));
-        self.ready.push(task);
+        self.ready.append(task);
     }
 
     /// Puts a woken task into the run queue, unless it is there or over. Whether it was put there.
@@ -252,15 +209,16 @@ impl Local {
         // Tasks that turn out to be over, or aborted, count against the budget too.
         for _ in 0..budget {
             let Some(task) = self.ready.pop() else { break };
-            // SAFETY: the task was just taken from the run queue.
-            let Some(task) = (unsafe { task.leave_queue() }) else {
+            let header = task.header();
+            if !header.leave_to_be_polled() {
+                // SAFETY: the task was just taken from the run queue.
+                unsafe { self.end_in_queue(task) };
                 continue;
-            };
-            let essential = task.header().is_essential();
-            if self.turn(task) {
-                ran.polled += 1;
-                ran.essential += usize::from(essential);
             }
+            ran.polled += 1;
+            ran.essential += usize::from(header.is_essential());
+            // SAFETY: it is to be polled, so it is idle.
+            unsafe { self.turn(task, pulse) };
         }
         // Once for all: from one task to the next the name of the former stands, which is also
         // that of whose output and wakers are dropped in between.
@@ -268,27 +226,40 @@ impl Local {
         ran
     }
 
-    /// One task's turn. Whether it was polled.
-    fn turn(&self, task: Task) -> bool {
-        let aborted = || task.header().is_abort_asked();
-        if !task.is_idle() {
-            return false;
-        }
-        if aborted() {
-            self.destroy(task, Ending::Cancelled);
-            return false;
-        }
+    /// One task's turn.
+    ///
+    /// # Safety
+    ///
+    /// The task is idle.
+    #[inline(always)]
+    unsafe fn turn(&self, task: Task, pulse: &Pulse) {
         self.current.set(Some(task));
-        task.header().enter(false);
-        let polled = task.poll();
+        task.header().enter(pulse, false);
+        // SAFETY: the caller's promise, and no user code has run since.
+        let polled = unsafe { task.poll() };
         self.current.set(None);
         match polled {
-            Polled::Pending if aborted() => self.destroy(task, Ending::Cancelled),
+            Polled::Pending if task.header().is_abort_asked() => {
+                self.destroy(task, Ending::Cancelled);
+            }
             Polled::Pending => {}
-            Polled::Completed => self.conclude(task, Ending::Completed),
+            Polled::Completed => self.complete(task),
             Polled::Panicked => self.conclude(task, Ending::Panicked),
         }
-        true
+    }
+
+    /// What becomes of a task that came out of the run queue, and is not to be polled.
+    ///
+    /// # Safety
+    ///
+    /// The task was just taken from the run queue.
+    #[cold]
+    unsafe fn end_in_queue(&self, task: Task) {
+        // SAFETY: the caller's promise.
+        let left = unsafe { task.leave_queue() };
+        if let Some(task) = left.filter(|task| task.is_idle()) {
+            self.destroy(task, Ending::Cancelled);
+        }
     }
 
     /// A handle asks for the end of its task. At once if that is possible; else at its next turn,
@@ -347,6 +318,7 @@ impl Local {
     }
 
     /// Ends an idle task by destroying its future.
+    #[cold]
     fn destroy(&self, task: Task, ending: Ending) {
         let site = task.header().site;
         let error = match ending {
@@ -356,14 +328,20 @@ impl Local {
         let outer = self.destroying.replace(true);
         let pulse = &task.header().shared.pulse;
         let around = pulse.outer();
-        task.header().enter(true);
+        task.header().enter(pulse, true);
         task.destroy(error);
         pulse.return_to(around);
         self.destroying.set(outer);
         self.conclude(task, ending);
     }
 
+    /// The usual end: the future gave its output.
+    fn complete(&self, task: Task) {
+        self.conclude(task, Ending::Completed);
+    }
+
     /// The future is gone: the task is counted, its joiner told, and forgotten.
+    #[inline(always)]
     fn conclude(&self, task: Task, ending: Ending) {
         let kind = task.header().kind();
         self.live(kind).remove(task);
@@ -380,12 +358,7 @@ impl Local {
         if !task.has_handle() {
             task.discard_output();
         } else {
-            let mut joiner = task.take_joiner();
-            if !joiner.wake_own() {
-                if let Some(joiner) = joiner.take() {
-                    quietly(|| joiner.wake());
-                }
-            }
+            task.take_joiner().wake();
         }
         // SAFETY: a task is concluded once, for it is idle or being polled before and over after;
         // and it is not used again here.
@@ -402,6 +375,7 @@ impl Local {
     }
 
     /// The live tasks of a kind.
+    #[inline]
     pub(super) fn live(&self, kind: Kind) -> &Live {
         &self.live[kind as usize]
     }
@@ -418,6 +392,7 @@ impl Local {
     }
 
     /// Changes the counters for a task of this kind. Hooks have a list of their own in the report.
+    #[inline(always)]
     fn count(&self, kind: Kind, change: impl FnOnce(&Counts)) {
         if kind != Kind::Hook {
             change(&self.counts);

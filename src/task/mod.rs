@@ -17,8 +17,9 @@
 //! is gone its tasks are over, and a wake finds that out from the task itself.
 //!
 //! To read, from the bottom: `state` (the word that threads share) and `own` (what its owner counts
-//! beside it), `header`, `typed` and `raw` (one task in memory), `waker` (what it hands out), `kept` (the
-//! same in one word), `queue` (the lists), `local` (a task's life on its core), `join`
+//! beside it), `header`, `typed` and `raw` (one task in memory), `spare` (where that memory comes from),
+//! `waker` (what it hands out), `kept` (the same in one word), `queue` (the lists), `local` (a task's
+//! life on its core), `join`
 //! (what the user holds), `pulse` (what other threads may know of what runs). They know each other
 //! in a circle: a queue is made of tasks, a task hands out wakers, and a wake leads back to the
 //! queue.
@@ -36,6 +37,7 @@ mod own;
 mod pulse;
 mod queue;
 mod raw;
+mod spare;
 mod state;
 mod typed;
 mod waker;
@@ -150,6 +152,7 @@ impl Tasks {
     }
 
     /// Makes a task of `future`, ready for its first poll.
+    #[inline]
     pub(crate) fn spawn<F>(
         &self,
         future: F,
@@ -163,11 +166,10 @@ impl Tasks {
         let local = self.local();
         let id = local.next_id();
         // SAFETY: `Tasks` stays on the owner's thread.
-        let shared = unsafe { Shared::share(&self.shared) };
-        let task = Task::allocate(future, Info { id, kind, site }, shared);
-        local.admit(task);
+        let task = unsafe { Task::allocate(future, Info { id, kind, site }, &self.shared) };
+        local.admit(task, kind);
         // SAFETY: the task was allocated here, of this future, and gets this one handle.
-        unsafe { JoinHandle::of(task) }
+        unsafe { JoinHandle::of(task, site) }
     }
 
     /// Moves tasks that other threads have woken to the run queue. How many.
@@ -281,7 +283,7 @@ impl Drop for Tasks {
         }
         // Last, so that wakes from the destructors above went the short way.
         self.shared.leave_here();
-        // SAFETY: `Tasks` stays on the owner's thread.
-        unsafe { Shared::drop_spare(&self.shared) };
+        // No task keeps its memory here from now on.
+        self.local().spare.empty();
     }
 }

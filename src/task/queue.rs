@@ -154,13 +154,20 @@ impl Ready {
     }
 
     /// Puts a task at the back, unless it is in the list.
+    #[inline]
     pub(super) fn push(&self, task: Task) {
         let header = task.header();
         if header.is_queued() {
             return;
         }
         header.set_queued(true);
-        header.next_ready.set(None);
+        self.append(task);
+    }
+
+    /// Puts a task at the back that is marked as `QUEUED`, and is not in the list.
+    #[inline]
+    pub(super) fn append(&self, task: Task) {
+        task.header().next_ready.set(None);
         match self.tail.replace(Some(task)) {
             Some(last) => last.header().next_ready.set(Some(task)),
             None => self.head.set(Some(task)),
@@ -170,7 +177,7 @@ impl Ready {
     /// Takes the first task out. The caller goes on with `Task::leave_queue`.
     pub(super) fn pop(&self) -> Option<Task> {
         let task = self.head.get()?;
-        let next = task.header().next_ready.take();
+        let next = task.header().next_ready.get();
         self.head.set(next);
         if next.is_none() {
             self.tail.set(None);
@@ -197,6 +204,7 @@ impl Live {
     }
 
     /// Puts a new task in, the youngest.
+    #[inline]
     pub(super) fn push(&self, task: Task) {
         let before = self.tail.replace(Some(task));
         task.header().live_before.set(before);

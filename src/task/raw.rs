@@ -34,8 +34,8 @@
 //! neither be polled nor destroyed.
 
 use std::future::Future;
-use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::mem::{self, ManuallyDrop};
+use std::ptr::NonNull;
 use std::task::{Context, Waker};
 
 use super::Info;
@@ -43,6 +43,7 @@ use super::header::{Header, Phase};
 use super::join::JoinError;
 use super::kept::Kept;
 use super::local::{Local, Shared};
+use super::spare::KEEPS;
 use super::state::Left;
 use super::typed::{Of, Polled, Slot, Whole};
 use super::waker::raw_waker;
@@ -58,18 +59,40 @@ use crate::sync::Arc;
 pub(super) struct Task(NonNull<Header>);
 
 impl Task {
-    /// Moves `future` to the heap: one allocation, two references (the core's and the handle's).
-    pub(super) fn allocate<F>(future: F, info: Info, shared: Arc<Shared>) -> Task
+    /// Moves `future` to the heap: at most one allocation, two references (the core's and the
+    /// handle's).
+    ///
+    /// # Safety
+    ///
+    /// The caller is on the thread that owns the core of `shared`.
+    #[inline]
+    pub(super) unsafe fn allocate<F>(future: F, info: Info, shared: &Arc<Shared>) -> Task
     where
         F: Future + 'static,
         F::Output: 'static,
     {
-        let header = Header::new(&Of::<F>::VTABLE, info, shared);
+        let vtable = &Of::<F>::VTABLE;
+        // SAFETY: the caller's promise.
+        let spare = &unsafe { shared.local() }.spare;
+        let (place, share) = match spare.take(Of::<F>::VTABLE.room) {
+            Some(place) => {
+                // SAFETY: the header of an earlier task is still there, and nobody else uses it.
+                let earlier = unsafe { place.as_ref() };
+                // SAFETY: it is overwritten below.
+                (place, unsafe { earlier.move_share() })
+            }
+            None => {
+                let share = ManuallyDrop::new(Arc::clone(shared));
+                (Of::<F>::VTABLE.room.allocate(), share)
+            }
+        };
+        let header = Header::new(vtable, info, share);
         let slot = Slot {
             future: ManuallyDrop::new(future),
         };
-        let whole = Box::leak(Box::new(Whole { header, slot }));
-        Task(NonNull::from(whole).cast())
+        // SAFETY: the memory is of the room of this very type, and nobody else's.
+        unsafe { place.cast::<Whole<F>>().write(Whole { header, slot }) };
+        Task(place)
     }
 
     /// The owner's view of a task.
@@ -117,18 +140,20 @@ impl Task {
         self.header().has_handle()
     }
 
-    /// Polls the future once. Does nothing, and says that it waits, unless the task is idle.
-    pub(super) fn poll(self) -> Polled {
+    /// Polls the future once.
+    ///
+    /// # Safety
+    ///
+    /// The task is idle.
+    #[inline]
+    pub(super) unsafe fn poll(self) -> Polled {
         let header = self.header();
         debug_assert!(self.is_idle(), "polled in {:?}", header.phase.get());
-        if !self.is_idle() {
-            return Polled::Pending;
-        }
         header.phase.set(Phase::Polling);
         let waker = self.borrowed_waker();
         let mut context = Context::from_waker(&waker);
-        // SAFETY: the vtable was made for this task's type, and the phase was `Idle`, so the slot
-        // holds the future; `Polling` keeps everybody else from it.
+        // SAFETY: the vtable was made for this task's type, and the phase was `Idle` (the caller's
+        // promise), so the slot holds the future; `Polling` keeps everybody else from it.
         let polled = unsafe { (header.vtable.poll)(self.0, &mut context) };
         header.phase.set(match polled {
             Polled::Pending => Phase::Idle,
@@ -190,8 +215,8 @@ impl Task {
             return None;
         }
         header.phase.set(Phase::Empty);
-        // SAFETY: the vtable is this task's.
-        let slot = unsafe { (header.vtable.slot)(self.0) };
+        // SAFETY: the vtable is this task's, so that its slot begins there.
+        let slot = unsafe { self.0.byte_add(header.vtable.slot) };
         // SAFETY: the phase was `Done`, so the slot holds a `Result<T, JoinError>` (the caller
         // names the right `T`); `Empty` says that it was moved out.
         Some(unsafe { slot.cast::<Result<T, JoinError>>().read() })
@@ -204,6 +229,20 @@ impl Task {
     pub(super) fn set_joiner(self, waker: &Waker) {
         let header = self.header();
         let earlier = header.joiner.take();
+        if earlier.is_empty() {
+            if let Some(kept) = Kept::of_task(waker) {
+                // The usual case. No user code has run, so nothing was left meanwhile.
+                mem::forget(header.joiner.replace(kept));
+                return;
+            }
+        }
+        self.replace_joiner(earlier, waker);
+    }
+
+    /// As `set_joiner`, where one was left before, or the waker is anybody's.
+    #[cold]
+    fn replace_joiner(self, earlier: Kept, waker: &Waker) {
+        let header = self.header();
         if earlier.wakes(waker) {
             header.joiner.set(earlier);
             return;
@@ -214,6 +253,7 @@ impl Task {
     }
 
     /// Takes out the waker that was left.
+    #[inline]
     pub(super) fn take_joiner(self) -> Kept {
         self.header().joiner.take()
     }
@@ -224,8 +264,27 @@ impl Task {
     ///
     /// Called once, by the handle, which gives up its reference and does not use the task again.
     pub(super) unsafe fn detach(self) {
-        self.header().lose_handle();
+        let header = self.header();
+        header.lose_handle();
         let joiner = self.take_joiner();
+        if joiner.is_empty() && header.phase.get() == Phase::Empty {
+            // The usual case: the output was taken.
+            mem::forget(joiner);
+            // SAFETY: the handle's reference is given up, once, as the caller promises.
+            unsafe { release(self.0) };
+        } else {
+            // SAFETY: as above.
+            unsafe { self.abandon(joiner) };
+        }
+    }
+
+    /// As `detach`, where the output was not taken.
+    ///
+    /// # Safety
+    ///
+    /// As for `detach`.
+    #[cold]
+    unsafe fn abandon(self, joiner: Kept) {
         quietly(|| drop(joiner));
         self.discard_output();
         // SAFETY: the handle's reference is given up, once, as the caller promises.
@@ -238,6 +297,7 @@ impl Task {
     ///
     /// Called once, and the caller does not use the task again, unless it holds a reference of
     /// its own.
+    #[inline]
     pub(super) unsafe fn conclude(self) {
         let header = self.header();
         if header.is_queued() {
@@ -249,7 +309,7 @@ impl Task {
         if header.state.complete_and_give_up(own, has_handle) == Left::Nobody {
             // SAFETY: the last reference was just given up, and the slot is empty, for the handle
             // is gone too.
-            unsafe { free(self.0) };
+            unsafe { free(self.0, header.shared.is_here()) };
         }
     }
 
@@ -268,7 +328,7 @@ impl Task {
         if header.state.give_up(header.own.fold()) == Left::Nobody {
             // SAFETY: the last reference was just given up, and the slot is empty, for the handle
             // is gone too.
-            unsafe { free(self.0) };
+            unsafe { free(self.0, header.shared.is_here()) };
         }
         None
     }
@@ -282,10 +342,11 @@ impl Task {
     pub(super) unsafe fn leave_foreign(self) -> bool {
         // First the run queue, while the reference of the foreign queue is still held.
         let queued = self.local().enqueue(self);
+        let here = self.header().shared.is_here();
         if self.header().state.collected() == Left::Nobody {
             // SAFETY: the last reference was just given up: the core's and the handle's are gone,
             // so the slot is empty.
-            unsafe { free(self.0) };
+            unsafe { free(self.0, here) };
         }
         queued
     }
@@ -306,31 +367,52 @@ impl Task {
 /// # Safety
 ///
 /// The caller holds a reference and does not use the task by it again.
+#[inline]
 pub(super) unsafe fn release(pointer: NonNull<Header>) {
     // SAFETY: the caller's reference keeps the header alive for this access.
-    let left = unsafe { pointer.as_ref() }.release();
-    if left == Left::Nobody {
+    let header = unsafe { pointer.as_ref() };
+    header.life.used();
+    let here = header.shared.is_here();
+    // Only the owner's thread may touch its part of the count. What that part counts is never the
+    // last: the core holds the task then.
+    if here && header.own.release() {
+        return;
+    }
+    if header.state.release() == Left::Nobody {
         // SAFETY: that was the last reference. The core gave up its own after the future was gone,
         // the handle after the output was, so the slot is empty.
-        unsafe { free(pointer) };
+        unsafe { free(pointer, here) };
     }
 }
 
-/// Frees the memory, on any thread.
+/// As [`release`], out of line: where that nearly always leaves others.
+///
+/// # Safety
+///
+/// As for [`release`].
+#[cold]
+pub(super) unsafe fn release_rest(pointer: NonNull<Header>) {
+    // SAFETY: the caller's promise.
+    unsafe { release(pointer) };
+}
+
+/// Frees the memory, on any thread; `here` says whether it is the owner's, which may keep it.
 ///
 /// # Safety
 ///
 /// No reference is left and the slot is empty.
-unsafe fn free(pointer: NonNull<Header>) {
+#[inline]
+unsafe fn free(pointer: NonNull<Header>, here: bool) {
     // SAFETY: nobody refers to the task any more, so nobody writes; the header is still there.
     let header = unsafe { pointer.as_ref() };
-    let free = header.vtable.free;
-    let may_free = header.life.ended();
-    // SAFETY: the header is not used again, and its own drop leaves this field alone.
-    let shared = unsafe { ptr::read(&raw const header.shared) };
-    if may_free {
-        // SAFETY: the vtable is this task's; the rest is the caller's promise.
-        unsafe { free(pointer) };
+    if here && KEEPS {
+        // SAFETY: this is the owner's thread.
+        let spare = &unsafe { header.shared.local() }.spare;
+        // SAFETY: the task is of this core, its table has the room that it was made with, and the
+        // rest is the caller's promise.
+        unsafe { spare.keep(pointer, header.vtable.room) };
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { Header::free(pointer) };
     }
-    Shared::give_back(ManuallyDrop::into_inner(shared));
 }

@@ -3,7 +3,7 @@
 
 use std::future::Future;
 use std::marker::PhantomData;
-use std::mem::{self, ManuallyDrop};
+use std::mem::{self, ManuallyDrop, offset_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use super::header::{Header, Phase};
 use super::join::JoinError;
+use super::spare::Room;
 use crate::panics::{Payload, discard, quietly};
 
 /// What one poll came to.
@@ -49,10 +50,10 @@ pub(super) struct VTable {
     pub(super) fail: unsafe fn(NonNull<Header>, JoinError),
     /// Destroys the output, which the slot holds.
     pub(super) drop_output: unsafe fn(NonNull<Header>),
-    /// Where the slot begins.
-    pub(super) slot: unsafe fn(NonNull<Header>) -> *mut (),
-    /// Frees the memory, which nobody refers to and whose slot is empty.
-    pub(super) free: unsafe fn(NonNull<Header>),
+    /// Where the slot begins (bytes from the header).
+    pub(super) slot: usize,
+    /// The memory of the whole.
+    pub(super) room: Room,
 }
 
 /// The functions of the vtable for futures of type `F`.
@@ -68,8 +69,8 @@ where
         drop_future: Self::drop_future,
         fail: Self::fail,
         drop_output: Self::drop_output,
-        slot: Self::slot,
-        free: Self::free,
+        slot: offset_of!(Whole<F>, slot),
+        room: Room::of::<Whole<F>>(),
     };
 
     /// Where the slot begins.
@@ -164,15 +165,6 @@ where
         let slot = unsafe { Self::slot(pointer) };
         // SAFETY: the slot holds an output that is dropped here and only here.
         unsafe { slot.cast::<Result<F::Output, JoinError>>().drop_in_place() };
-    }
-
-    /// # Safety
-    ///
-    /// The pointer is to a task of this type to which no reference is left, with an empty slot.
-    unsafe fn free(pointer: NonNull<Header>) {
-        // SAFETY: `Task::allocate` made the allocation as a box of this type. The union drops
-        // nothing by itself, and the header has nothing left to drop (`raw::free`).
-        drop(unsafe { Box::from_raw(pointer.cast::<Whole<F>>().as_ptr()) });
     }
 }
 

@@ -5,6 +5,7 @@ mod crowds;
 mod endings;
 mod life;
 mod pulse;
+mod spare;
 mod threads;
 
 use std::cell::{Cell, RefCell};
