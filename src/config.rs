@@ -95,9 +95,10 @@ pub(crate) const ENTER_GIVES: usize = 20;
 pub(crate) const ACCEPT_QUEUE: usize = 1024;
 
 /// Bytes a connection may hold inbound before its receive is stopped, and what one turn brings of
-/// it at most, but for the rest of a buffer: the kernel ends the receive there (Linux 6.17; an older one goes on for as long as
-/// the socket has more, 1.6 MiB a turn where this was measured, while 63 small connections beside
-/// it waited).
+/// it at most, but for the rest of a buffer: the kernel ends the receive there (Linux 6.17). An older
+/// one is asked for one buffer at a time, and no more than half of this is held: it would go on for as
+/// long as the socket has more, 1.6 MiB a turn where this was measured, while 63 small connections
+/// beside it waited.
 pub(crate) const CONN_INBOUND_BYTES: usize = 128 * 1024;
 
 /// The table of a core's connections grows by one part in this many, and by `CONNS_GROWTH_MIN` at

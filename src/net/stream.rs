@@ -22,7 +22,8 @@ use crate::time;
 /// A TCP connection.
 ///
 /// The record behind it receives by itself, in the background, as much as one connection may hold
-/// (128 KiB), and sends what was handed over. So `recv` looks into a queue and `send` appends to
+/// (128 KiB; on kernels older than Linux 6.17, which are asked for one buffer at a time, half of it),
+/// and sends what was handed over. So `recv` looks into a queue and `send` appends to
 /// one; both wait only when the queue is empty or full.
 ///
 /// Dropping the stream closes the connection in order; nothing that was written is lost.

@@ -5,6 +5,7 @@ use std::os::fd::RawFd;
 use io_uring::types::Fd;
 use io_uring::{cqueue, opcode, squeue};
 
+use crate::config::BUFFER_BYTES;
 use crate::ring::buffers::BUFFER_GROUP;
 
 /// One operation, as the kernel is to be asked for it. The pointers in it must stay valid until
@@ -13,8 +14,8 @@ use crate::ring::buffers::BUFFER_GROUP;
 pub(crate) enum Sqe {
     /// Accept one connection, or connections until told otherwise.
     Accept { fd: RawFd, multi: bool },
-    /// Receive into the pool's buffers until told otherwise, or until `bytes_most` have come where
-    /// the kernel can count them; 0 is without a bound.
+    /// Receive into the pool's buffers until told otherwise, or until `bytes_most` have come; 0 is
+    /// without a bound. A kernel that cannot count them receives one buffer at most, and is asked again.
     RecvMulti { fd: RawFd, bytes_most: u32 },
     /// Send `len` bytes, all of them if the socket lives.
     Send {
@@ -166,6 +167,17 @@ pub(super) fn entry(sqe: &Sqe) -> squeue::Entry {
             .build()
             .flags(squeue::Flags::SKIP_SUCCESS),
     }
+}
+
+/// A receive into one buffer of the pool, as a kernel is asked that ends no multishot receive at a
+/// count: such a one goes on for as long as its socket has more and a buffer is left, and what it
+/// brought of 64 senders that nobody read was 25 MB, not 10. To ask each time costs 4 to 7 in a hundred
+/// of a small request's processor time, and 14 of one of 64 KiB.
+pub(super) fn one_buffer(fd: RawFd) -> squeue::Entry {
+    opcode::Recv::new(Fd(fd), std::ptr::null_mut(), BUFFER_BYTES as u32)
+        .buf_group(BUFFER_GROUP)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
 }
 
 /// Where an entry has the bytes a multishot receive may bring: `optlen` of the kernel's

@@ -9,7 +9,7 @@ use io_uring::{EnterFlags, IoUring};
 use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::{Error, ErrorKind};
 use crate::ring::buffers::{BUFFER_GROUP, Pool};
-use crate::ring::entry::{Cqe, Sqe, bound, entry};
+use crate::ring::entry::{Cqe, Sqe, bound, entry, one_buffer};
 use crate::ring::refusal::refusal;
 
 /// How long an enter may sleep.
@@ -29,7 +29,8 @@ pub(crate) struct Port {
     ring: IoUring,
     /// NO_IOWAIT where the kernel knows it: an idle server is idle, not waiting for a disk.
     wait_flags: EnterFlags,
-    /// Whether the kernel ends a multishot receive at a count of bytes: Linux 6.17 and later.
+    /// Whether the kernel ends a multishot receive at a count of bytes: Linux 6.17 and later. Where it
+    /// does not, a receive that is to be bounded is one of a single buffer.
     bounds_receives: bool,
     /// Whether the submission queue has an array of indices, as before Linux 6.6.
     #[cfg_attr(not(test), expect(dead_code, reason = "only tests ask for it"))]
@@ -151,12 +152,15 @@ impl Port {
     #[must_use]
     #[inline(always)]
     pub(crate) fn push(&mut self, sqe: &Sqe, user_data: u64) -> bool {
-        let mut entry = entry(sqe).user_data(user_data);
-        if let Sqe::RecvMulti { bytes_most, .. } = *sqe {
-            if self.bounds_receives {
+        let mut entry = entry(sqe);
+        match *sqe {
+            Sqe::RecvMulti { bytes_most, .. } if self.bounds_receives => {
                 bound(&mut entry, bytes_most);
             }
+            Sqe::RecvMulti { fd, bytes_most } if bytes_most > 0 => entry = one_buffer(fd),
+            _ => {}
         }
+        let entry = entry.user_data(user_data);
         // SAFETY: the pointers in `sqe` stay valid until the final completion: slots and records
         // keep what they name in place until then (the law in `ring`).
         unsafe { self.ring.submission().push(&entry) }.is_ok()

@@ -136,8 +136,8 @@ impl Kernel {
         self.post(cqe);
     }
 
-    /// A receive brings `count` bytes more. Whether it has met its bound, and the kernel knows of
-    /// bounds.
+    /// A receive brings `count` bytes more. Whether it has met its bound: of a kernel that knows of
+    /// none it is asked for one buffer.
     fn count_against_bound(&mut self, at: usize, count: usize) -> bool {
         let op = &mut self.ops[at];
         op.brought += count;
@@ -145,10 +145,12 @@ impl Kernel {
             return false;
         };
         let is_met = bytes_most > 0 && op.brought >= bytes_most as usize;
-        if is_met && self.bounds_receives {
-            self.met.count(Case::RecvBounded);
+        match (self.bounds_receives, is_met) {
+            (false, _) => self.met.count(Case::RecvOneBuffer),
+            (true, true) => self.met.count(Case::RecvBounded),
+            (true, false) => return false,
         }
-        is_met && self.bounds_receives
+        true
     }
 
     /// Puts some of what came into the next buffer. Which one, and how much.

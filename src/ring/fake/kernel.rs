@@ -71,7 +71,7 @@ pub(crate) struct Kernel {
     pub(crate) limited: bool,
     /// Whether it makes trouble: no errors come of the kernel's own when not.
     pub(super) troubles: bool,
-    /// Whether it ends a receive at its bound, as Linux 6.17 and later do.
+    /// Whether it ends a receive at its bound, as Linux 6.17 and later do; else with its first buffer.
     pub(super) bounds_receives: bool,
     /// Whether it has fallen silent: nothing that is in flight goes on or ends.
     pub(super) silent: bool,

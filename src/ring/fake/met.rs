@@ -33,6 +33,7 @@ cases! {
     RecvMore,
     RecvLastWithBytes,
     RecvBounded,
+    RecvOneBuffer,
     RecvFin,
     RecvError,
     RecvNoBuffers,
