@@ -12,9 +12,10 @@ use evenfall::{Handle, Phase};
 use serde_json::json;
 
 use crate::args::Args;
-use crate::limits::{answered, ask, asking};
-use crate::process::{Program, WATCHDOG};
-use crate::promise::promises;
+use crate::limits::{FLOOD, answered, ask, asking, survived_the_flood};
+use crate::path::Path;
+use crate::process::{Program, WATCHDOG, say};
+use crate::promise::{heavy, promises};
 use crate::server::{Setup, conclude, host};
 use crate::wire::Request;
 
@@ -27,9 +28,6 @@ promises![
 
 /// Connections a core may have.
 const MOST: usize = 8;
-
-/// Clients that come at once.
-const FLOOD: usize = 100;
 
 /// The sockets that a process has open.
 fn sockets(pid: u32) -> usize {
@@ -56,14 +54,7 @@ fn of_a_flood_a_core_takes_as_many_as_it_may_and_serves_the_others_in_turn() {
         let open = sockets(server.pid()) - before;
         assert!(open <= MOST, "{open} connections at once");
     }
-    server.signal(libc::SIGTERM);
-    let report = server.finish().report(0);
-    report.loses_nothing();
-    assert_eq!(report.sum("connections", "accepted_total"), FLOOD as u64);
-    let listener = &report.all("listeners")[0];
-    assert!(listener["pauses"].as_u64() > Some(0), "{listener}");
-    let why = listener["paused_by"].as_str().unwrap_or_default();
-    assert!(why.contains("max_connections"), "{listener}");
+    let _report = survived_the_flood(server, "max_connections");
 }
 
 /// They know that they are connected, and have asked.
@@ -159,16 +150,56 @@ pub(crate) fn hoards(args: Args) -> ExitCode {
 }
 
 /// Shorter than the default, to save time.
-const LINGER: Duration = Duration::from_millis(300);
+const LINGER: Duration = Duration::from_millis(600);
 
-/// All it was sent it has acknowledged; but it is never silent.
+/// What a peer's path takes there and back. Two of it without a byte are a silence that ends a close,
+/// too: so long no machine keeps a peer from saying something.
+const ROUND_TRIP: Duration = Duration::from_millis(200);
+
+/// How often it says something.
+const DRIP: Duration = Duration::from_millis(5);
+
 fn a_peer_that_talks_on_behind_our_fin_is_let_go_when_it_has_lingered() {
+    let _alone = heavy();
+    let ended = Program::role("talks_on", &[]).finish();
+    ended.exited(0);
+    let kept = ended.said.iter().any(|line| line == "kept");
+    assert!(kept, "{}", ended.told("it kept nothing"));
+}
+
+/// At both ends of a path of its own: a server that answers once and closes, and a peer that has
+/// acknowledged all it was sent, but is never silent.
+pub(crate) fn talks_on(args: Args) -> ExitCode {
+    args.finish();
+    let path = Path::lay(ROUND_TRIP);
     let linger = format!("linger={}", LINGER.as_millis());
-    let words = ["cores=1", &linger, "end=drop"];
-    let mut server = Program::role("answers_once", &words);
+    let address = format!("addr={}", Path::server_address(false));
+    let words = ["cores=1", &address, &linger, "end=drop"];
+    let mut server = path.as_server(|| Program::role("answers_once", &words));
     let address = server.address();
     let before = sockets(server.pid());
-    let mut peer = Peer::connect(&address).expect("it listens");
+    let mut peer = path.as_client(|| answered_and_ended(&address));
+    let since = Instant::now();
+    while peer.write_all(b"on and on").is_ok() {
+        assert!(since.elapsed() < WATCHDOG / 2, "it may talk for ever");
+        // Time is the subject: so often is never silent.
+        std::thread::sleep(DRIP);
+    }
+    let took = since.elapsed();
+    assert!(took >= LINGER, "it was let go after {took:?}");
+    let until = Instant::now() + WATCHDOG;
+    while sockets(server.pid()) > before {
+        assert!(Instant::now() < until, "its descriptor stays");
+    }
+    server.signal(libc::SIGTERM);
+    server.finish().report(0).leaves_nothing();
+    say("kept");
+    ExitCode::SUCCESS
+}
+
+/// A peer that was answered, and has met the FIN behind the answer.
+fn answered_and_ended(address: &str) -> Peer {
+    let mut peer = Peer::connect(address).expect("it listens");
     peer.set_nodelay(true).expect("it is connected");
     peer.set_read_timeout(Some(WATCHDOG)).expect("not zero");
     let request = Request {
@@ -182,14 +213,5 @@ fn a_peer_that_talks_on_behind_our_fin_is_let_go_when_it_has_lingered() {
     let mut answer = Vec::new();
     peer.read_to_end(&mut answer)
         .expect("an answer, then the FIN");
-    let since = Instant::now();
-    while peer.write_all(b"on and on").is_ok() {
-        assert!(since.elapsed() < WATCHDOG / 2, "it may talk for ever");
-    }
-    let until = Instant::now() + WATCHDOG;
-    while sockets(server.pid()) > before {
-        assert!(Instant::now() < until, "its descriptor stays");
-    }
-    server.signal(libc::SIGTERM);
-    server.finish().report(0).leaves_nothing();
+    peer
 }

@@ -15,6 +15,7 @@ use serde_json::json;
 use crate::args::Args;
 use crate::process::{Program, WATCHDOG, builder};
 use crate::promise::promises;
+use crate::report::Report;
 use crate::server::{Setup, answer_all, conclude, host, joined, pair, soon};
 use crate::sys;
 
@@ -28,7 +29,7 @@ promises![
 const ROOM: u64 = 16;
 
 /// Clients that come at once.
-const FLOOD: usize = 100;
+pub(crate) const FLOOD: usize = 100;
 
 fn a_flood_beyond_the_descriptors_is_served_in_turn_and_nobody_is_lost() {
     let mut server = Program::role("at_the_limit", &["cores=1"]);
@@ -45,16 +46,24 @@ fn a_flood_beyond_the_descriptors_is_served_in_turn_and_nobody_is_lost() {
     for (number, mut peer) in peers.into_iter().enumerate() {
         answered(&mut peer, number);
     }
+    let report = survived_the_flood(server, "os error 24");
+    let submitted = report.sum("ops", "submitted");
+    assert!(submitted < 20 * FLOOD as u64, "{submitted} operations");
+}
+
+/// Stops a server that a flood has met: it took all of it and lost nobody, and its listener paused
+/// because of `why`.
+#[track_caller]
+pub(crate) fn survived_the_flood(server: Program, why: &str) -> Report {
     server.signal(libc::SIGTERM);
     let report = server.finish().report(0);
     report.loses_nothing();
     assert_eq!(report.sum("connections", "accepted_total"), FLOOD as u64);
     let listener = &report.all("listeners")[0];
     assert!(listener["pauses"].as_u64() > Some(0), "{listener}");
-    let why = listener["paused_by"].as_str().unwrap_or_default();
-    assert!(why.contains("os error 24"), "{listener}");
-    let submitted = report.sum("ops", "submitted");
-    assert!(submitted < 20 * FLOOD as u64, "{submitted} operations");
+    let paused_by = listener["paused_by"].as_str().unwrap_or_default();
+    assert!(paused_by.contains(why), "{listener}");
+    report
 }
 
 /// A client that has asked.

@@ -152,6 +152,7 @@ fn play(role: &str) -> ExitCode {
         "stalls" => stuck::stalls,
         "brings" => fair::brings,
         "hoards" => bounds::hoards,
+        "talks_on" => bounds::talks_on,
         "keeps_secrets" => secrets::keeps_secrets,
         "burdened" => burdened::burdened,
         "starves" => starved::starves,

@@ -1,16 +1,17 @@
 //! Queues that overflow lose nothing, and a wait ends when it should.
 
 use std::fs::OpenOptions;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use super::quarantine::Quarantine;
 use super::source::Pipe;
-use super::{ALARM_ONLY, OWN_POSITION, PATIENCE, close_empty, open, read_of, settle};
-use crate::config::{CQ_ENTRIES, SQ_ENTRIES};
+use super::{ALARM_ONLY, OWN_POSITION, PATIENCE, close_empty, features, open, read_of, settle};
+use crate::config::{CQ_ENTRIES, Queues, SQ_ENTRIES};
 use crate::ring::driver::{Completion, Driver};
-use crate::ring::port::Wait;
+use crate::ring::entry::{Cqe, Sqe};
+use crate::ring::port::{Port, Wait};
 use crate::ring::slot::{Key, Lent};
 
 /// More completions than the completion queue holds.
@@ -70,6 +71,46 @@ fn completions_that_find_their_queue_full_are_not_lost() {
     }
     assert_eq!(driver.slots().taken(), 0);
     close_empty(driver);
+}
+
+/// What did not fit its queue may be the failure of a send that is taken for done because nothing was
+/// heard of it.
+#[test]
+fn not_all_is_seen_while_completions_wait_for_room_in_their_queue() {
+    let queues = Queues {
+        submissions: 8,
+        completions: 16,
+    };
+    let mut port = Port::open(features(), queues).expect("a ring");
+    let nowhere = OpenOptions::new().write(true).open("/dev/null");
+    let nowhere = nowhere.expect("/dev/null");
+    let byte = [0];
+    let write = Sqe::Write {
+        fd: nowhere.as_raw_fd(),
+        from: byte.as_ptr(),
+        len: 1,
+        offset: OWN_POSITION,
+    };
+    let fill = |port: &mut Port| {
+        for _ in 0..8 {
+            assert!(port.push(&write, 0), "there is room");
+        }
+        assert!(!port.is_all_seen(), "the kernel has not taken them");
+        port.enter(Wait::No).expect("the ring is open");
+    };
+    fill(&mut port);
+    fill(&mut port);
+    assert!(port.is_all_seen(), "all fit their queue");
+    let before = port.overflows();
+    fill(&mut port);
+    assert!(!port.is_all_seen(), "eight do not fit");
+    assert_eq!(port.overflows(), before + 1);
+    let mut batch = [Cqe::default(); 16];
+    assert_eq!(port.reap(&mut batch), 16);
+    assert!(!port.is_all_seen(), "they come with an enter");
+    port.enter(Wait::No).expect("the ring is open");
+    assert!(port.is_all_seen());
+    assert_eq!(port.reap(&mut batch), 8);
 }
 
 #[test]
