@@ -4,21 +4,19 @@
 //! test knows whose client it is.
 #![forbid(unsafe_code)]
 
-use std::future::pending;
-use std::io::{self, Read};
-use std::net::{TcpListener as Outside, TcpStream};
-use std::process::ExitCode;
-use std::sync::{Arc, Barrier, Mutex, mpsc};
+mod server;
+
+use std::io::Read;
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Guard, Handle, Shutdown, spawn, spawn_on};
 use serde_json::{Value, json};
 
-use crate::args::Args;
-use crate::process::{Program, WATCHDOG, say};
+use crate::process::{Program, WATCHDOG};
 use crate::promise::{Count, load, promises};
 use crate::report::Report;
-use crate::server::{answer_all, conclude};
+
+pub(crate) use server::stalls;
 
 promises![
     a_core_that_spins_is_left_out_and_named,
@@ -45,6 +43,17 @@ fn hanging(words: &[&str]) -> (Program, String) {
     (server, address)
 }
 
+/// The same, but the address of core 1, and a client that waits in its backlog.
+fn waited_for(words: &[&str]) -> (Program, String, TcpStream) {
+    let mut server = Program::role("stalls", words);
+    let address = server.line("doomed on ");
+    server.line("hanging");
+    let waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
+    waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
+    wait_for_backlog(&address);
+    (server, address, waiting)
+}
+
 /// The part of the report that says where the one stuck core hangs.
 #[track_caller]
 fn stuck(report: &Report) -> Value {
@@ -55,7 +64,7 @@ fn stuck(report: &Report) -> Value {
     assert_eq!(cores[0]["core"], 1);
     let stuck = cores[0]["stuck"].clone();
     let site = stuck["spawned_at"].as_str().expect("a place in a source");
-    assert!(site.contains("stuck.rs:"), "{stuck}");
+    assert!(site.contains("stuck/server.rs:"), "{stuck}");
     let since_ms = stuck["since_ms"].as_f64().expect("a time");
     assert!(since_ms <= 100.0, "it hung before the stop: {stuck}");
     stuck
@@ -152,12 +161,7 @@ fn the_siblings_clients_do_not_notice_a_stuck_core() {
 /// other core is at work for long.
 fn a_stuck_cores_port_turns_its_clients_away() {
     let words = ["how=spin", "work=3000", "stuck_after=200"];
-    let mut server = Program::role("stalls", &words);
-    let address = server.line("doomed on ");
-    server.line("hanging");
-    let mut waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
-    waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
-    wait_for_backlog(&address);
+    let (server, address, mut waiting) = waited_for(&words);
     let began = Instant::now();
     server.signal(libc::SIGTERM);
     match waiting.read(&mut [0]) {
@@ -194,12 +198,7 @@ fn a_stuck_cores_port_turns_its_clients_away() {
 /// A core that hangs before it takes its listener has none, and nobody else takes it.
 fn a_port_that_no_core_has_taken_turns_its_clients_away() {
     let words = ["how=spin", "early=true", "stuck_after=200"];
-    let mut server = Program::role("stalls", &words);
-    let address = server.line("doomed on ");
-    server.line("hanging");
-    let mut waiting = TcpStream::connect(&address).expect("the kernel shakes hands");
-    waiting.set_read_timeout(Some(WATCHDOG)).expect("not zero");
-    wait_for_backlog(&address);
+    let (server, address, mut waiting) = waited_for(&words);
     server.signal(libc::SIGTERM);
     assert_eq!(waiting.read(&mut [0]).expect("an end by FIN"), 0);
     let ended = server.finish();
@@ -292,7 +291,7 @@ fn a_core_that_wakes_up_when_the_others_are_done_says_what_it_lost() {
     let stragglers = cores[1]["stragglers"].as_array().expect("a list");
     let named = stragglers.iter().any(|straggler| {
         let site = straggler["spawned_at"].as_str().unwrap_or_default();
-        straggler["kind"] == "task" && site.contains("stuck.rs:")
+        straggler["kind"] == "task" && site.contains("stuck/server.rs:")
     });
     assert!(named, "{stragglers:?}");
 }
@@ -345,179 +344,4 @@ fn a_guard_that_a_stuck_core_keeps_is_named_at_the_deadline() {
         detail.ends_with("taken on core 1, which is stuck"),
         "{straggler}"
     );
-}
-
-/// How a core hangs.
-#[derive(Clone, Debug)]
-struct Hang {
-    /// `spin`, `sleep`, `lock` or `drop`.
-    how: String,
-    /// For how long.
-    time: Duration,
-    /// A lock that nobody lets go of.
-    lock: Arc<Mutex<()>>,
-    /// Waits for ever after it has come back.
-    lives_on: bool,
-    /// What becomes of a guard that it takes before, if it takes one.
-    guard: Option<Kept>,
-}
-
-/// What becomes of a guard.
-#[derive(Clone, Copy, Debug)]
-enum Kept {
-    /// The task that hangs keeps it.
-    Here,
-    /// A thread has it, and lets it go so long after the begin of the drain.
-    ByThread(Duration),
-}
-
-impl Hang {
-    /// The task that hangs.
-    async fn hang(self) {
-        let _kept = self.guard.and_then(take_guard);
-        if self.how == "drop" {
-            let _hangs = HangsInDrop(self);
-            say("hanging");
-            return pending().await;
-        }
-        self.now();
-        if self.lives_on {
-            pending::<()>().await;
-        }
-    }
-
-    fn now(&self) {
-        say("hanging");
-        match self.how.as_str() {
-            "spin" => {
-                let until = Instant::now() + self.time;
-                while Instant::now() < until {
-                    std::hint::spin_loop();
-                }
-            }
-            "lock" => drop(self.lock.lock()),
-            _ => std::thread::sleep(self.time),
-        }
-    }
-}
-
-/// Takes a guard on this core; the guard, if the core is to keep it.
-fn take_guard(kept: Kept) -> Option<Guard> {
-    let handle = Handle::current();
-    let guard = handle.hold("compaction").expect("no stop has begun");
-    let time = match kept {
-        Kept::Here => return Some(guard),
-        Kept::ByThread(time) => time,
-    };
-    let mut phases = handle.phases();
-    std::thread::spawn(move || {
-        phases.wait_next().expect("this is no core");
-        // What the stop waits for takes a while: that is the point here.
-        std::thread::sleep(time);
-        say("the guard is let go");
-        drop(guard);
-    });
-    None
-}
-
-/// Hangs when it is dropped.
-struct HangsInDrop(Hang);
-
-impl Drop for HangsInDrop {
-    fn drop(&mut self) {
-        std::thread::sleep(self.0.time);
-    }
-}
-
-/// Each core echoes on a port of its own; on core 1 (with `all` on both) a task
-/// hangs, `how` and `for` how many milliseconds: for ever by default. Core 0
-/// has a task of `work` milliseconds, and each core a hook of `hook`. With
-/// `guard` the task takes one before: `kept`, or for so long by a thread. With
-/// `lives_on` the task that hung waits for ever when it has come back. With
-/// `adopt` the port of core 1 is a socket that was made elsewhere. With `early`
-/// core 1 hangs before it takes its port.
-pub(crate) fn stalls(mut args: Args) -> ExitCode {
-    let mut shutdown = Shutdown::default();
-    if let Some(timeout) = args.millis("timeout") {
-        shutdown = shutdown.timeout(timeout);
-    }
-    if let Some(stuck_after) = args.millis("stuck_after") {
-        shutdown = shutdown.stuck_after(stuck_after);
-    }
-    let lock = Arc::new(Mutex::new(()));
-    let hang = Hang {
-        how: args.take("how").expect("how is spin, sleep, lock or drop"),
-        time: args.millis("for").unwrap_or(Duration::from_secs(3600)),
-        lock: Arc::clone(&lock),
-        lives_on: args.number("lives_on", false),
-        guard: args.take("guard").map(|word: String| match word.as_str() {
-            "kept" => Kept::Here,
-            millis => Kept::ByThread(Duration::from_millis(millis.parse().expect("a time"))),
-        }),
-    };
-    let work = args.millis("work");
-    let hook = args.millis("hook").unwrap_or_default();
-    let all = args.number("all", false);
-    let adopt = args.number("adopt", false);
-    let early = args.number("early", false);
-    args.finish();
-    let (held, is_held) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _never_let_go = lock.lock();
-        let _told = held.send(());
-        loop {
-            std::thread::park();
-        }
-    });
-    is_held.recv().expect("the thread holds the lock");
-    // The addresses are said before core 1 hangs.
-    let told = Arc::new(Barrier::new(2));
-    let mut doomed = None;
-    let result = (|| {
-        let mut runtime = crate::process::builder()
-            .cores(Cores::Count(2))
-            .shutdown(shutdown)
-            .build()?;
-        let of_core_1 = match adopt {
-            true => runtime.adopt(Outside::bind("127.0.0.1:0").expect("a port"))?,
-            false => runtime.bind("127.0.0.1:0")?,
-        };
-        doomed = Some(of_core_1.local_addr());
-        let listeners = [runtime.bind("127.0.0.1:0")?, of_core_1];
-        runtime.run(move |core| {
-            if early && core.index() == 1 {
-                told.wait();
-                hang.now();
-            }
-            // Taken by one core only, so all of its clients are that core's.
-            let listener = listeners[core.index()].on(&core);
-            let addresses = [0, 1].map(|core: usize| listeners[core].local_addr());
-            let (hang, told) = (hang.clone(), told.clone());
-            async move {
-                core.on_shutdown("wait", Duration::from_secs(5), async move || {
-                    evenfall::time::sleep(hook).await;
-                    Ok::<(), io::Error>(())
-                });
-                if core.index() == 0 {
-                    say(&format!("doomed on {}", addresses[1]));
-                    say(&format!("siblings on {}", addresses[0]));
-                    if early {
-                        told.wait();
-                    }
-                    if let Some(work) = work {
-                        drop(spawn(evenfall::time::sleep(work)));
-                    }
-                    let elsewhere = hang.clone();
-                    let sent = spawn_on(1, move || elsewhere.hang());
-                    drop(sent.expect("core 1 is there"));
-                    if all {
-                        drop(spawn(hang.hang()));
-                    }
-                }
-                listener.serve(answer_all).await
-            }
-        })
-    })();
-    let listens_on = doomed.is_some_and(|address| TcpStream::connect(address).is_ok());
-    conclude(result, &json!({ "listens_on": listens_on }))
 }

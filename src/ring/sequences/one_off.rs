@@ -16,7 +16,6 @@ use super::world::{Spare, World, a_descriptor};
 use super::{Watched, each_sequence};
 use crate::ring::driver::OpCounts;
 use crate::ring::fake::kernel::Kernel;
-use crate::ring::port::Wait;
 use crate::ring::slot::{Completed, Key, Lent};
 use crate::ring::tests::OWN_POSITION;
 use crate::ring::tests::foreign::Foreign;
@@ -141,7 +140,7 @@ impl Lives<'_> {
             Event::Poll => return self.poll(0),
             Event::PollElsewhere => return self.poll(1),
             Event::Drop => return self.drop_future(),
-            Event::Enter => self.enter(),
+            Event::Enter => self.world.enter(),
             Event::Reap => self.reap(),
             Event::Done => self.go_on(|op| if op.said.is_some() { NOTIFIED } else { 5 }),
             Event::Failed => self.go_on(|_| -libc::EIO),
@@ -233,15 +232,6 @@ impl Lives<'_> {
             return Err("the waker that was parked comes back".to_owned());
         }
         Ok(true)
-    }
-
-    fn enter(&mut self) -> bool {
-        let wanted = !self.world.driver.is_all_seen();
-        self.world
-            .driver
-            .enter(Wait::No)
-            .expect("a script never fails");
-        wanted
     }
 
     /// Takes what has completed, and wakes who is to be woken.
@@ -401,7 +391,7 @@ impl Watched for Lives<'_> {
             return Ok(false);
         }
         if self.by_turns {
-            self.enter();
+            self.world.enter();
             self.reap();
         }
         self.contradiction().map_or(Ok(true), Err)

@@ -73,6 +73,13 @@ impl World {
         act(&mut self.script.0.borrow_mut())
     }
 
+    /// What was asked for goes to the kernel. Whether there was something.
+    pub(super) fn enter(&mut self) -> bool {
+        let wanted = !self.driver.is_all_seen();
+        self.driver.enter(Wait::No).expect("a script never fails");
+        wanted
+    }
+
     /// It goes to the next sequence; nothing is left but the poll on the alarm.
     pub(super) fn spare(mut self, to: &Spare) -> Result<(), String> {
         let left = self.driver.in_flight() - 1;
