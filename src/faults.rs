@@ -89,6 +89,7 @@
 //! | A main future panics, or ends in an error | The runtime stops, and the report says why | `failure::a_main_future_that_panics_stops_the_runtime`, `failure::a_main_future_that_ends_in_an_error_stops_the_runtime` |
 //! | The error panics when it is shown or dropped | As any error | `user_code::a_main_error_that_panics_when_it_is_shown_fails_the_main_alone`, `user_code::a_main_error_that_panics_when_it_is_dropped_fails_the_main_alone` |
 //! | A hook panics, fails or overruns | It is recorded, and the next one runs | `hooks::a_hook_that_fails_panics_or_overruns_is_recorded_and_the_next_runs`, `panics::a_hook_whose_destructor_panics_is_recorded_and_the_next_runs` |
+//! | What a main future or a hook has thrown panics when it is dropped | As any panic of theirs | `panics::a_main_that_throws_what_panics_when_it_is_dropped_fails_alone`, `panics::a_hook_that_throws_what_panics_when_it_is_dropped_is_recorded_and_the_next_runs` |
 //! | The destructor of a payload panics | The bytes were sent, and the connection goes on | `panics::a_payload_whose_destructor_panics_is_sent_whole` |
 //! | A waker panics when it is cloned | Whoever polled with it panics | `panics::a_waker_that_panics_when_it_is_cloned_woken_or_dropped_harms_nobody` |
 //! | A waker panics when it is woken or dropped | Nothing | `panics::a_waker_that_panics_when_it_is_cloned_woken_or_dropped_harms_nobody` |
@@ -108,6 +109,7 @@
 //! | A turn panics, by a defect | That core ends: its connections are reset and counted, its listeners closed, its letters returned. The others stop in order, and the verdict is [`Failed`](crate::report::Verdict) | `src/runtime/tests/struck.rs::a_turn_that_panics_ends_its_core_alone_and_its_connections_are_accounted_for`, `src/runtime/tests/struck.rs::a_turn_may_panic_in_any_phase_and_the_stop_still_ends` |
 //! | The driver panics as it submits | As a turn that panics; in a task's poll it is that task's panic | `src/runtime/tests/struck/driver.rs::a_driver_that_panics_as_it_submits_ends_its_core_alone`, `src/runtime/tests/struck/driver.rs::a_driver_that_panics_in_a_tasks_poll_ends_that_task_and_the_stop_still_ends` |
 //! | A turn panics with a user's values in its hands | They are dropped when it has unwound | `src/runtime/tests/struck/driver.rs::a_turn_that_panics_with_a_users_things_in_its_hands_drops_them_when_it_has_unwound` |
+//! | What such a core still had to send panics when it is dropped | As any payload | `src/runtime/tests/struck/driver.rs::what_a_failed_core_had_to_send_may_panic_as_it_is_dropped` |
 //! | It panics again in ending | What it had is leaked; nobody waits for it | `src/runtime/tests/struck.rs::a_core_that_fails_in_failing_too_is_given_up_and_nobody_waits_for_it` |
 //! | It had hooks | The one under way is recorded; those of the process that are left run on the next core | `src/runtime/tests/struck.rs::hooks_that_a_failed_core_had_are_told_and_those_of_the_process_run_elsewhere` |
 //! | The coordinator hangs | A timer ends the process | `dead_man::a_wedged_coordinator_ends_by_the_dead_man` |

@@ -35,6 +35,14 @@ pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
+/// What a panic said, of which nothing else is wanted. What it carried is a user's, whose destructor
+/// may panic as well.
+pub(crate) fn last_words(payload: Payload) -> String {
+    let words = panic_text(&*payload).to_owned();
+    discard(payload);
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

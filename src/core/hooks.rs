@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::clock::ns;
 use crate::context::Local;
 use crate::hooks::{Hook, ProcessHook, unrun};
-use crate::panics::{panic_text, quietly};
+use crate::panics::{last_words, quietly};
 use crate::report::{HookOutcome, HookReport, ms};
 use crate::task::{JoinError, JoinHandle, Kind};
 use crate::time::Sleep;
@@ -74,10 +74,7 @@ async fn run_one(
         Some(Ok(Ok(()))) => (HookOutcome::Ok, None),
         Some(Ok(Err(error))) => (HookOutcome::Failed, Some(error)),
         Some(Err(error)) => match error.into_panic() {
-            Ok(payload) => (
-                HookOutcome::Panicked,
-                Some(panic_text(&*payload).to_owned()),
-            ),
+            Ok(payload) => (HookOutcome::Panicked, Some(last_words(payload))),
             Err(error) => (HookOutcome::Failed, Some(error.to_string())),
         },
         None => (HookOutcome::Overran, None),

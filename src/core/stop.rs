@@ -28,7 +28,7 @@ use crate::config::HEARTBEAT;
 use crate::context::Local;
 use crate::io::Io;
 use crate::io::conn::Origin;
-use crate::panics::{panic_text, quietly};
+use crate::panics::{last_words, quietly};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, CoreReport, Straggler};
 use crate::shared::{Deadlines, Order, progress};
@@ -249,7 +249,7 @@ impl CoreStop {
             Poll::Ready(Ok(Err(error))) => Some(words_of(error)),
             Poll::Ready(Err(error)) if error.is_dropped() => None,
             Poll::Ready(Err(error)) => Some(match error.into_panic() {
-                Ok(payload) => format!("the main future panicked: {}", panic_text(&*payload)),
+                Ok(payload) => format!("the main future panicked: {}", last_words(payload)),
                 Err(error) => error.to_string(),
             }),
         };

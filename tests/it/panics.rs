@@ -16,7 +16,7 @@ use bytes::Bytes;
 use evenfall::net::{TcpListener, TcpStream};
 use evenfall::time::{interval, sleep, spawn_after};
 use evenfall::{Core, Handle, spawn, spawn_background, spawn_on, yield_now};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::args::Args;
 use crate::process::Program;
@@ -32,6 +32,8 @@ promises![
     a_destructor_may_spawn_send_and_stop_while_its_task_unwinds,
     a_delayed_task_that_panics_or_is_dropped_badly_ends_alone,
     a_hook_whose_destructor_panics_is_recorded_and_the_next_runs,
+    a_hook_that_throws_what_panics_when_it_is_dropped_is_recorded_and_the_next_runs,
+    a_main_that_throws_what_panics_when_it_is_dropped_fails_alone,
     a_task_from_another_core_that_panics_ends_alone,
     what_a_stop_drops_may_panic_and_the_stop_goes_on,
     what_a_thread_local_keeps_outlives_the_core_in_peace,
@@ -78,6 +80,31 @@ fn a_hook_whose_destructor_panics_is_recorded_and_the_next_runs() {
     assert_eq!(outcomes, ["panicked", "panicked", "ok"], "{hooks:?}");
 }
 
+/// In the core's list and in the process's.
+fn a_hook_that_throws_what_panics_when_it_is_dropped_is_recorded_and_the_next_runs() {
+    let words = ["cores=1", "case=thrown_by_hooks"];
+    let report = Program::role("panics", &words).finish().report(80);
+    report.leaves_nothing();
+    let outcomes = |hooks: &Value| {
+        let outcome = |hook: &Value| format!("{}: {}", hook["name"], hook["outcome"]);
+        let hooks = hooks.as_array().expect("a list");
+        hooks.iter().map(outcome).collect::<Vec<_>>()
+    };
+    let both = [r#""throws": "panicked""#, r#""the last": "ok""#];
+    assert_eq!(outcomes(&report.cores()[0]["hooks"]), both);
+    assert_eq!(outcomes(report.part("hooks")), both);
+}
+
+/// The turn that reads how it ended goes on: whoever is being served is answered.
+fn a_main_that_throws_what_panics_when_it_is_dropped_fails_alone() {
+    let words = ["cores=1", "case=thrown_by_main"];
+    let report = Program::role("panics", &words).finish().report(83);
+    report.leaves_nothing();
+    let error = &report.cores()[0]["error"];
+    assert_eq!(*error, "the main future panicked: no message");
+    assert_eq!(report.sum("tasks", "completed"), 1);
+}
+
 fn a_task_from_another_core_that_panics_ends_alone() {
     passes("remote");
 }
@@ -112,6 +139,8 @@ pub(crate) fn panics(mut args: Args) -> ExitCode {
                 "unwinding" => return unwinding(&core, &listener).await,
                 "delayed" => delayed().await,
                 "hooks" => hooks(&core),
+                "thrown_by_hooks" => thrown_by_hooks(&core),
+                "thrown_by_main" => thrown_by_main(),
                 "remote" => remote(&core).await,
                 "stop" => stop(),
                 "thread_local" => return keep(&listener).await,
@@ -406,6 +435,27 @@ fn hooks(core: &Core) {
         yield_now().await;
         Ok::<(), io::Error>(())
     });
+}
+
+fn thrown_by_hooks(core: &Core) {
+    let budget = Duration::from_secs(1);
+    core.on_shutdown("the last", budget, async || Ok::<(), io::Error>(()));
+    core.on_shutdown("throws", budget, async || -> io::Result<()> {
+        std::panic::panic_any(Merciless);
+    });
+    let handle = core.handle();
+    handle.on_shutdown("the last", budget, || async { Ok::<(), io::Error>(()) });
+    handle.on_shutdown("throws", budget, || async {
+        std::panic::panic_any(Merciless);
+        #[expect(unreachable_code, reason = "it says what the future would give")]
+        Ok::<(), io::Error>(())
+    });
+}
+
+fn thrown_by_main() {
+    // The stop waits for it.
+    drop(spawn(sleep(Duration::from_millis(20))));
+    std::panic::panic_any(Merciless);
 }
 
 async fn remote(core: &Core) {

@@ -10,8 +10,8 @@ use super::{CoreStop, Stage};
 use crate::clock::ns;
 use crate::context::Local;
 use crate::core::stragglers;
-use crate::io::Io;
 use crate::io::timer::Timer;
+use crate::io::{Io, Leftovers};
 use crate::panics::quietly;
 use crate::ring::port::Wait;
 
@@ -70,7 +70,7 @@ impl CoreStop {
         let cancelled = local.timers_cancelled.get() + spawns;
         local.timers_cancelled.set(cancelled);
         drop_timers(local, timers);
-        local.settle(&mut crate::io::Leftovers::default());
+        local.settle(&mut Leftovers::default());
     }
 
     /// Waits for the last completions; at its time resets what is left, at the last gives up.
@@ -114,6 +114,9 @@ impl CoreStop {
         let mut io = local.io.borrow_mut();
         CoreStop::end_operations(&mut io, LAST_IDLE_ROUNDS);
         self.leaked = io.close();
+        drop(io);
+        // What came back with the last completions is a user's: what was to be sent, and who waited.
+        local.settle(&mut Leftovers::default());
         self.stage = Stage::Over;
         self.ended_ns = local.now_ns();
     }

@@ -102,3 +102,52 @@ impl Drop for PanicsWhenDropped {
         std::panic::resume_unwind(Box::new("a destructor of a user's"));
     }
 }
+
+/// Bytes whose owner panics when it gives them up.
+struct Trapped(Vec<u8>);
+
+impl AsRef<[u8]> for Trapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Trapped {
+    fn drop(&mut self) {
+        panic!("a user's memory was given up");
+    }
+}
+
+/// They are in the kernel's hands when the core fails, and come back with its last completions. Two, for
+/// the second panic in one list of them would be the end of the process.
+#[test]
+fn what_a_failed_core_had_to_send_may_panic_as_it_is_dropped() {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let to = deaf.local_addr().expect("it is bound");
+    let (report, ()) = run(
+        |_| {},
+        move |handle, address| {
+            drop(peers(address));
+            let (told, tells) = mpsc::channel();
+            let send = move || async move {
+                let mut streams = Vec::new();
+                for _ in 0..2 {
+                    let mut stream = TcpStream::connect(to).await.expect("a backlog has room");
+                    // More than two sockets take in.
+                    let all = bytes::Bytes::from_owner(Trapped(vec![0; 64 << 20]));
+                    stream.send(all).await.expect("nothing stands before it");
+                    streams.push(stream);
+                }
+                time::sleep(Duration::from_millis(50)).await;
+                told.send(()).expect("the thread waits");
+                std::future::pending::<()>().await;
+                drop(streams);
+            };
+            drop(handle.spawn_on(STRUCK, send).expect("the core lives"));
+            tells.recv_timeout(PATIENCE).expect("it sends");
+            strike(&handle, 1);
+        },
+    );
+    failed_alone(&report);
+    drop(deaf);
+}
