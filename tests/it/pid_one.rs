@@ -5,9 +5,9 @@
 //! inside, where its own children live, and from outside, as a container's.
 #![forbid(unsafe_code)]
 
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use evenfall::time::sleep;
@@ -124,10 +124,13 @@ pub(crate) fn starts_pid_one(_args: Args) -> ExitCode {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command
         .env(ROLE, "is_pid_one")
-        .args(std::env::args().skip(1));
+        .args(std::env::args().skip(1))
+        .stdin(Stdio::piped());
     sys::die_with_starter(&mut command);
     let mut child = command.spawn().expect("this program starts");
     say(&format!("outside {}", child.id()));
+    // Now it may speak: whoever reads takes the lines in this order.
+    drop(child.stdin.take());
     let status = child.wait().expect("an own child");
     let killed = |signal: i32| KILLED.saturating_add(signal.unsigned_abs() as u8);
     let code = status.code().map(|code| code as u8);
@@ -143,6 +146,8 @@ pub(crate) fn is_pid_one(mut args: Args) -> ExitCode {
     let hang = args.number("hang", false);
     let again = args.number("again", false);
     args.finish();
+    let told = io::stdin().read(&mut [0]).expect("its starter's end");
+    assert_eq!(told, 0, "it is closed, and nothing is said");
     if foreign {
         std::thread::spawn(|| {
             loop {
