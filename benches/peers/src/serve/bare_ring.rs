@@ -78,7 +78,13 @@ fn run(seat: Seat, cancel_all: bool) -> io::Result<()> {
         while let Some((data, result, flags)) = state.ring.completion() {
             let index = (data & !(0xff << 56)) as usize;
             match data & (0xff << 56) {
-                ACCEPT => state.accepted(result)?,
+                ACCEPT => {
+                    state.accepted(result)?;
+                    if !more(flags) {
+                        // A completion did not fit its queue, and has ended the accept.
+                        state.ring.accept(seat.listener.as_raw_fd(), ACCEPT)?;
+                    }
+                }
                 BELL if cancel_all => return state.cancel_all(),
                 BELL => state.stop()?,
                 RECEIVE => state.received(index, result, flags)?,
