@@ -65,7 +65,6 @@ impl Signals {
                 heard: false,
             })),
             Err(error) => {
-                signals.iter().copied().for_each(forward::give_back);
                 TAKEN.store(false, Ordering::Release);
                 Err(
                     Error::new(ErrorKind::Signals, "the signals cannot be taken over")
@@ -75,14 +74,19 @@ impl Signals {
         }
     }
 
-    /// Handlers first, then the mask: there is no moment in which a signal does its default.
+    /// The mask first, then the handlers: between the kernel's knowing a handler and the registry's
+    /// knowing what to call, the registry swallows what did its default before. From here on what
+    /// comes to this thread waits to be read.
     fn install(signals: &[i32]) -> std::io::Result<(SignalFd, SignalSet)> {
         let set = SignalSet::of(signals)?;
         let fd = SignalFd::new(&set)?;
-        for signal in signals {
-            forward::take(*signal)?;
-        }
         let mask = set.block()?;
+        if let Err(error) = signals.iter().try_for_each(|signal| forward::take(*signal)) {
+            // What came meanwhile does what it did before.
+            signals.iter().copied().for_each(forward::give_back);
+            mask.set_as_mask()?;
+            return Err(error);
+        }
         Ok((fd, mask))
     }
 
