@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use evenfall::{Cores, Handle, Runtime, Shutdown};
+use evenfall::{Cores, Guard, Handle, Runtime, Shutdown};
 use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
@@ -24,6 +24,9 @@ use crate::sys;
 /// Clients that hear and say nothing for as long as the process is there: those that do not read, and
 /// those that wait in a backlog.
 static SILENT: Mutex<Vec<Socket>> = Mutex::new(Vec::new());
+
+/// A guard that is held for as long.
+static HELD: Mutex<Option<Guard>> = Mutex::new(None);
 
 /// Lives through the plan of `seed`.
 pub(crate) fn mixed(mut args: Args) -> ExitCode {
@@ -130,7 +133,7 @@ fn call(
         std::thread::sleep(Duration::from_millis(ms));
         drop(guard);
     } else {
-        std::mem::forget(guard);
+        *HELD.lock().expect("no panic holds it") = guard;
     }
     if let Trigger::TwoSignals(apart_ms) = plan.trigger {
         let apart = Duration::from_millis(apart_ms);
