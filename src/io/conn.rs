@@ -49,7 +49,8 @@ pub(super) enum Recv {
     Armed(u32),
     /// As `Armed`, and a cancel has been sent.
     Stopping(u32),
-    /// No receive is in the kernel, for want of buffers; the record is in the list of the starved.
+    /// No receive is in the kernel, for want of buffers, or behind others that want them; the record
+    /// is in the list of the starved.
     Starved,
 }
 
@@ -197,6 +198,11 @@ impl Conn {
     #[inline]
     pub(super) fn inbound_bytes(&self) -> usize {
         self.lane.as_ref().map_or(0, |lane| lane.inbound_bytes)
+    }
+
+    /// Whether a receive that the limit has stopped may go on: half of it is free.
+    pub(super) fn has_room(&self) -> bool {
+        self.inbound_bytes() < CONN_INBOUND_BYTES / 2
     }
 
     /// Throws away what came and nobody has taken. How many bytes.

@@ -115,12 +115,22 @@ impl Io {
     }
 
     /// Arms a receive that was stopped by the limit, once half of it is free again.
+    ///
+    /// Those that wait for buffers come first: armed at once, what has just been read took the next
+    /// buffers as well, turn after turn. Of 64 streams some brought 110 MiB in the time in which half
+    /// of them brought 7 or less, and rate and processor time were no better for it.
     pub(super) fn resume_recv(&mut self, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;
         };
-        if conn.recv == Recv::Off && conn.inbound_bytes() < CONN_INBOUND_BYTES / 2 {
+        if conn.recv != Recv::Off || !conn.has_room() {
+            return;
+        }
+        if self.starved.is_empty() {
             self.arm_recv(index);
+        } else if conn.incoming == Incoming::Open && conn.stage.receives() {
+            conn.recv = Recv::Starved;
+            self.starved.push_back(index);
         }
     }
 
@@ -276,7 +286,9 @@ impl Io {
                     conn.recv = Recv::Off;
                     // Its limit may have stopped it at the same moment: then it waits for its reader.
                     // Fed all the same it would hold all that its peer cares to send.
-                    self.resume_recv(index);
+                    if conn.has_room() {
+                        self.arm_recv(index);
+                    }
                     ready -= u32::from(self.is_armed(index));
                 }
             }

@@ -103,7 +103,7 @@ pub(crate) struct Io {
     at_once: Vec<AtOnce>,
     /// When sends were last made of what was queued (ns).
     flushed_ns: u64,
-    /// Records whose receive ran out of buffers, longest first.
+    /// Records that wait for buffers to receive into, longest first.
     starved: VecDeque<u32>,
     /// The last listener's id.
     last_listener: u64,

@@ -50,6 +50,35 @@ fn a_connection_that_has_its_fill_is_not_fed_for_want_of_buffers() {
     assert!(matches!(recv, Recv::Armed(_)), "{recv:?}");
 }
 
+/// Its reader takes all, while another waits for buffers. Armed at once it would take the next ones
+/// as well, turn after turn.
+#[test]
+fn a_connection_that_had_its_fill_comes_after_those_that_had_no_buffers() {
+    let (mut world, full, socket) = connected();
+    let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+    let ours = OwnedFd::from(ours);
+    let other = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), 2));
+    let waiting = world.io.adopt(ours, Origin::Accepted);
+    world.io.take_handle(waiting);
+    world.turn();
+    let recv = |world: &World, conn: u32| world.io.conns[conn as usize].recv;
+    while matches!(recv(&world, full), Recv::Armed(_)) {
+        world.kernel(|kernel| kernel.says(socket, BUFFER_BYTES as u64, false));
+        world.turn();
+    }
+    assert!(world.kernel(|kernel| kernel.ends_cancelled()));
+    world.turn();
+    assert!(world.kernel(|kernel| kernel.lacks_buffers(other)));
+    world.io.reap();
+    while world.io.recv_now(full).is_some() {}
+    assert_eq!(recv(&world, full), Recv::Starved);
+    assert_eq!(world.io.starved, [waiting, full]);
+    world.turn();
+    for conn in [waiting, full] {
+        assert!(matches!(recv(&world, conn), Recv::Armed(_)));
+    }
+}
+
 /// Nothing is owed to it any more, and it is never silent for long enough.
 #[test]
 fn a_peer_that_drips_behind_our_fin_is_let_go_at_the_cap_of_its_time() {
