@@ -104,7 +104,7 @@ pub(crate) const CONN_INBOUND_BYTES: usize = 128 * 1024;
 /// The table of a core's connections grows by one part in this many, and by `CONNS_GROWTH_MIN` at
 /// least. Doubled, as a vector by itself is, it had 6,384 empty places at 10,000 connections, a third
 /// of all memory they took; the kernel moves a table of that size without copying it.
-pub(crate) const CONNS_GROWTH_PART: usize = 16;
+pub(crate) const CONNS_GROWTH_PART: usize = 32;
 
 /// See `CONNS_GROWTH_PART`.
 pub(crate) const CONNS_GROWTH_MIN: usize = 64;
