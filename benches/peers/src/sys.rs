@@ -74,6 +74,12 @@ pub fn monotonic_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
+/// The calling thread, as the kernel and its tools name it.
+pub fn thread_id() -> i32 {
+    // SAFETY: it takes nothing and cannot fail.
+    unsafe { libc::gettid() }
+}
+
 /// Interrupts a child that was not waited for yet, as Ctrl-C does.
 pub fn interrupt(pid: u32) -> io::Result<()> {
     // SAFETY: no memory is involved; the child is a zombie at the worst, so the id is still its own.
