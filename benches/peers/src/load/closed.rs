@@ -160,6 +160,11 @@ impl Closed {
         self.pour()
     }
 
+    /// What came back of the heavy stream up to now.
+    pub fn streamed_bytes(&self) -> u64 {
+        self.stream.as_ref().map_or(0, |stream| stream.received)
+    }
+
     /// Queues the heavy stream's next write, if there is room for one.
     fn pour(&mut self) -> io::Result<()> {
         let salt = pattern::salt(self.links.len());

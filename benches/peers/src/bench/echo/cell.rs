@@ -36,7 +36,7 @@ pub enum Work {
 }
 
 /// The names of a round's figures in the kept file.
-pub const FIGURES: [&str; 8] = [
+pub const FIGURES: [&str; 9] = [
     "rate",
     "cpu_us",
     "user_us",
@@ -45,6 +45,7 @@ pub const FIGURES: [&str; 8] = [
     "busy",
     "load",
     "p99_alone_us",
+    "streamed_mib",
 ];
 
 /// One measurement. A request of a stream is a MiB.
@@ -66,6 +67,8 @@ pub struct Round {
     pub load: f64,
     /// All but a hundredth, before the heavy stream began; none where there is no such stream.
     pub p99_alone_us: Option<f64>,
+    /// MiB a second that the heavy stream brought there and back meanwhile; none where there is none.
+    pub streamed_mib: Option<f64>,
 }
 
 impl Round {
@@ -80,6 +83,7 @@ impl Round {
             Some(self.busy),
             Some(self.load),
             self.p99_alone_us,
+            self.streamed_mib,
         ]
     }
 }
@@ -133,6 +137,12 @@ impl Cell {
             both: false,
         });
         cells
+    }
+
+    /// Whether rates compare in the cell of this name. Beside a stream they do not: who brings more of
+    /// the stream has less time for the requests, which are all that is counted.
+    pub fn compares(name: &str) -> bool {
+        name != BESIDE
     }
 
     /// What a request is, in the cell of this name.
@@ -211,9 +221,13 @@ impl Cell {
         let alone = self.run_closed(&mut load, server, length)?;
         load.begin_stream(server.port)?;
         load.run(warm_up, u64::MAX)?;
+        let before = load.streamed_bytes();
+        let round = self.run_closed(&mut load, server, length)?;
+        let streamed = (load.streamed_bytes() - before) as f64 / (1024.0 * 1024.0);
         Ok(Round {
             p99_alone_us: alone.p99_us,
-            ..self.run_closed(&mut load, server, length)?
+            streamed_mib: Some(streamed / length.as_secs_f64()),
+            ..round
         })
     }
 
@@ -248,6 +262,7 @@ impl Cell {
             busy: used.total_us() as f64 / elapsed_us / cores,
             load: load.total_us() as f64 / elapsed_us,
             p99_alone_us: None,
+            streamed_mib: None,
         }
     }
 }

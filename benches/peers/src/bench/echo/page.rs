@@ -8,7 +8,6 @@ use crate::bench::echo::cell::{BESIDE, Cell};
 use crate::bench::echo::versus::{self, Better};
 use crate::bench::page::{Table, number, ratio};
 use crate::bench::plot::{self, Chart, Point, Scale};
-use crate::bench::sample::geometric_mean;
 use crate::serve::Kind;
 
 /// All of it; `calls` is the book of system calls.
@@ -52,10 +51,9 @@ fn overview(book: &Book) -> String {
             .iter()
             .map(|cell| share(cell).map(|spread| spread.median))
             .collect();
-        let known: Vec<f64> = shares.iter().flatten().copied().collect();
         let mut row = vec![server.clone()];
         row.extend(shares.iter().map(|share| number(*share, 2)));
-        row.push(number(geometric_mean(&known), 3));
+        row.push(number(versus::mean_rate(book, &server), 3));
         table.row(row);
     }
     table.to_string()
@@ -86,6 +84,7 @@ fn details(book: &Book, calls: &Book, cell: &str) -> String {
     }
     if cell == BESIDE {
         head.push("p99 to without the stream".to_owned());
+        head.push("the stream's MiB/s".to_owned());
     }
     let mut table = Table::new(head);
     for server in book.servers(cell) {
@@ -96,6 +95,7 @@ fn details(book: &Book, calls: &Book, cell: &str) -> String {
         if cell == BESIDE {
             let of = |figure| book.sample(cell, &server, figure);
             row.push(ratio(of("p99_us").over(&of("p99_alone_us")).spread()));
+            row.push(number(of("streamed_mib").median(), 0));
         }
         table.row(row);
     }

@@ -3,6 +3,7 @@
 //! All ratios are taken within a round, so that what disturbed a round disturbed both.
 
 use crate::bench::book::Book;
+use crate::bench::echo::cell::Cell;
 use crate::bench::sample::{Spread, geometric_mean};
 use crate::serve::Kind;
 
@@ -114,12 +115,13 @@ pub fn to_luckier_loop(
     book.sample(cell, server, figure).over(&pairs).spread()
 }
 
-/// The geometric mean of a server's rates over all cells, each relative to the bare ring.
+/// The geometric mean of a server's rates over the cells, each relative to the bare ring.
 pub fn mean_rate(book: &Book, server: &str) -> Option<f64> {
     let ring = Kind::BareRing.name();
     let shares: Vec<f64> = book
         .cells()
         .iter()
+        .filter(|cell| Cell::compares(cell))
         .filter_map(|cell| paired(book, cell, "rate", server, &ring))
         .map(|spread| spread.median)
         .collect();

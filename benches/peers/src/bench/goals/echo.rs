@@ -26,13 +26,14 @@ pub fn goals(book: &Book) -> Vec<Goal> {
     ]
 }
 
-/// The cells of the matrix that have this figure, with what `spread` finds in them.
+/// The cells whose rates compare, with what `spread` finds in them.
 fn over_all(
     book: &Book,
     spread: impl Fn(&str) -> Option<Spread>,
     holds: impl Fn(Spread) -> bool,
 ) -> Cells {
-    let all: Vec<String> = Cell::all().into_iter().map(|cell| cell.name).collect();
+    let mut all: Vec<String> = Cell::all().into_iter().map(|cell| cell.name).collect();
+    all.retain(|cell| Cell::compares(cell));
     let measured = book.cells();
     let found = all
         .iter()
@@ -97,7 +98,10 @@ fn nobody_ahead(book: &Book, figure: &str, better: Better, what: &str) -> Goal {
     };
     let all = Cell::all();
     // Streams have no latency.
-    let has = |cell: &&Cell| figure == "rate" || Cell::unit(&cell.name) == "request";
+    let has = |cell: &&Cell| match figure {
+        "rate" => Cell::compares(&cell.name),
+        _ => Cell::unit(&cell.name) == "request",
+    };
     let wanted: Vec<&Cell> = all.iter().filter(has).collect();
     let cells: Vec<&Cell> = wanted
         .iter()
@@ -146,12 +150,14 @@ fn best_mean(book: &Book) -> Goal {
     let shares: Vec<f64> = book
         .cells()
         .iter()
+        .filter(|cell| Cell::compares(cell))
         .filter_map(|cell| versus::paired(book, cell, "rate", OURS, &best))
         .map(|spread| spread.median)
         .collect();
     let mean = geometric_mean(&shares);
     let mut goal = Goal::of(what, limit, mean, 3, |mean| mean >= 1.03);
-    let wanted = Cell::all().len();
+    let compares = |cell: &&Cell| Cell::compares(&cell.name);
+    let wanted = Cell::all().iter().filter(compares).count();
     goal.measured = format!(
         "{} of {best}, {} of {wanted} cells",
         goal.measured,
