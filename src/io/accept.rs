@@ -26,7 +26,7 @@ use super::sweep::Drain;
 use super::timer::{Timer, tick};
 use super::{Io, gate};
 use crate::clock::ns;
-use crate::config::{ACCEPT_BACKOFF, ACCEPT_FAILURES_MOST, ACCEPT_QUEUE};
+use crate::config::{ACCEPT_BACKOFF, ACCEPT_FAILURES_MOST};
 use crate::report::Gate;
 use crate::ring::driver::Completion;
 use crate::ring::entry::Sqe;
@@ -56,7 +56,7 @@ impl Io {
         };
         let wanted = listener.accept == Accept::Off
             && listener.failed.is_none()
-            && listener.queue.len() < ACCEPT_QUEUE
+            && listener.queue.len() < self.untaken_most
             && matches!(listener.drain, Drain::No | Drain::Window { .. });
         let (true, Some(fd)) = (wanted, listener.fd.as_ref()) else {
             return;
@@ -184,7 +184,7 @@ impl Io {
         if let Some(listener) = self.listeners.get_mut(index as usize) {
             listener.queue.push_back(conn);
             self.wakers.append(&mut listener.wakers);
-            if listener.queue.len() >= ACCEPT_QUEUE {
+            if listener.queue.len() >= self.untaken_most {
                 self.stop_accept(index);
             }
         }

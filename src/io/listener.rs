@@ -16,7 +16,7 @@ use super::Io;
 use super::accept::Accept;
 use super::listening::{Open, Source};
 use super::sweep::Drain;
-use crate::config::{ACCEPT_QUEUE, ACCEPT_WAITERS, DrainPolicy};
+use crate::config::{ACCEPT_WAITERS, DrainPolicy};
 use crate::report::{Gate, NoGate};
 
 /// What an accept paused for.
@@ -180,7 +180,7 @@ impl Io {
             return Poll::Ready(Ok(None));
         };
         if let Some(conn) = listener.queue.pop_front() {
-            if listener.queue.len() <= ACCEPT_QUEUE / 2 {
+            if listener.queue.len() <= self.untaken_most / 2 {
                 self.arm_accept(index);
             }
             self.take_handle(conn);

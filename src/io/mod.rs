@@ -42,7 +42,7 @@ use std::time::Duration;
 use slab::Slab;
 
 use crate::clock::ns;
-use crate::config::{COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, Peers, TIMER_BUDGET};
+use crate::config::{ACCEPT_QUEUE, COMPLETIONS_AT_ONCE, CONN_TIMER_BUDGET, Peers, TIMER_BUDGET};
 use crate::kept;
 use crate::panics::quietly;
 use crate::report::Straggler;
@@ -91,6 +91,8 @@ pub(crate) struct Io {
     linger_ns: u64,
     /// How many accepted connections there may be before the listeners let further ones wait.
     connections_most: u64,
+    /// How many accepted connections may wait at one listener: `ACCEPT_QUEUE`, and less in tests.
+    untaken_most: usize,
     /// How peers are named in the report.
     peers: Peers,
     /// Connections in the stages `Flushing` and `FinSent`.
@@ -184,6 +186,7 @@ impl Io {
             draining: None,
             linger_ns: ns(linger),
             connections_most: u64::MAX,
+            untaken_most: ACCEPT_QUEUE,
             peers: Peers::default(),
             lingering: 0,
             generations: Generations::default(),

@@ -7,9 +7,21 @@ use super::accept::Accept;
 use super::conn::{Conn, Incoming, Origin, Recv};
 use super::listener::Listener;
 use super::sweep::Drain;
-use crate::config::ACCEPT_QUEUE;
 
 impl Io {
+    /// Has no more than so many accepted connections wait at a listener. Before it listens.
+    pub(crate) fn limit_untaken(&mut self, most: usize) {
+        self.untaken_most = most;
+    }
+
+    /// Whether a listener that is not closing accepts nobody, for nobody takes those it has.
+    pub(crate) fn holds_back(&self) -> bool {
+        self.listeners.iter().any(|(_, listener)| {
+            let full = listener.queue.len() >= self.untaken_most;
+            full && listener.accept == Accept::Off && listener.drain == Drain::No
+        })
+    }
+
     /// What in the books contradicts something else, if anything does.
     pub(crate) fn contradiction(&self) -> Option<String> {
         let queued = self.queued_wrong();
@@ -48,7 +60,7 @@ impl Io {
                 && listener.drain == Drain::No
                 && listener.fd.is_some()
                 && listener.failed.is_none()
-                && listener.queue.len() < ACCEPT_QUEUE / 2
+                && listener.queue.len() < self.untaken_most / 2
         };
         let mut listeners = self.listeners.iter();
         let (index, _) = listeners.find(|(_, listener)| has_room && waits(listener))?;

@@ -20,7 +20,7 @@ use crate::report::{CoreReport, Report};
 use crate::ring::driver::Driver;
 use crate::ring::fake::dice::Dice;
 use crate::ring::fake::kernel::Kernel;
-use crate::ring::fake::met::Met;
+use crate::ring::fake::met::{Case, Met};
 use crate::ring::fake::peer::Peer;
 use crate::ring::fake::{self, Script, Struck};
 use crate::ring::sys::clock::Clock;
@@ -44,6 +44,9 @@ const STRIKES: u64 = 0x5eed_0f57;
 
 /// Mixed into a seed for the dice that decide whether connections have a limit.
 const LIMITS: u64 = 0x5eed_0cab;
+
+/// Mixed into a seed for the dice that decide how many may wait to be taken.
+const QUEUES: u64 = 0x5eed_04e0;
 
 /// A schedule that was as it should be.
 #[derive(Debug)]
@@ -89,6 +92,13 @@ pub(super) fn play(seed: u64, peers_most: u64) -> Result<Played, String> {
     if limit.chance(200) {
         let most = 1 + limit.below(4) as usize;
         local.io.borrow_mut().configure(most, Peers::Masked);
+        script.borrow_mut().limited = true;
+    }
+    // As above.
+    let mut queue = Dice::new(seed ^ QUEUES);
+    if queue.chance(100) {
+        let most = 1 + queue.below(4) as usize;
+        local.io.borrow_mut().limit_untaken(most);
         script.borrow_mut().limited = true;
     }
     let coordinator = Coordinator::new(dice.fork(), script.clone(), clock);
@@ -179,6 +189,9 @@ fn run(
         as_promised(script, book)?;
         if turns % TURNS_BETWEEN_LOOKS == 0 && !stop.is_over() && !struck {
             sound(local)?;
+            if local.io.borrow().holds_back() {
+                script.borrow_mut().met.count(Case::AcceptHeldBack);
+            }
         }
         let fails = struck || fails_at == Some(turns);
         if let Some(report) = last_word(local, &mut stop, &mut leftovers, fails) {

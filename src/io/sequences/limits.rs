@@ -1,15 +1,17 @@
-//! What a peer that sends more than is read can make a record hold, and for how long one that never
-//! stops can hold it.
+//! What a peer that sends more than is read can make a record hold, for how long one that never
+//! stops can hold it, and how many can come that nobody takes.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::{LINGER, World};
+use super::{Kernel, LINGER, World};
 use crate::clock::ns;
-use crate::config::{BUFFER_BYTES, CONN_INBOUND_BYTES, LINGER_QUIET_MIN};
+use crate::config::{BUFFER_BYTES, CONN_INBOUND_BYTES, DrainPolicy, LINGER_QUIET_MIN};
 use crate::io::Leftovers;
 use crate::io::conn::{Origin, Recv};
+use crate::io::listening::Source;
 
 /// A connection that is held, and its socket in the script.
 fn connected() -> (World, u32, usize) {
@@ -76,6 +78,52 @@ fn a_connection_that_had_its_fill_comes_after_those_that_had_no_buffers() {
     world.turn();
     for conn in [waiting, full] {
         assert!(matches!(recv(&world, conn), Recv::Armed(_)));
+    }
+}
+
+/// Accepted connections that may wait in the test below.
+const UNTAKEN_MOST: usize = 8;
+
+/// Far more come than may wait. Who came at once, before the accept is called back, is in; the others
+/// stay in the backlog until half of those are taken, and are lost no more than they.
+#[test]
+fn a_flood_that_nobody_takes_waits_in_the_backlog_beyond_the_queue() {
+    const CAME: usize = 50;
+    const AT_ONCE: usize = 3;
+    let mut world = World::new();
+    world.io.limit_untaken(UNTAKEN_MOST);
+    let (socket, _other) = UnixStream::pair().expect("a socket pair");
+    let source = Source::Own(OwnedFd::from(socket));
+    let address = "127.0.0.1:9".parse().expect("an address");
+    let listener = world.io.listen(source, address, DrainPolicy::default());
+    world.turn();
+    for name in 0..CAME {
+        assert!(world.kernel(|kernel| kernel.connects(name as u8)));
+    }
+    let mut taken = 0;
+    while taken < CAME {
+        // As the kernel does: all it may, some at a time.
+        while world.kernel(|kernel| (0..AT_ONCE).filter(|_| kernel.accepts(false)).count()) > 0 {
+            world.turn();
+            world.kernel(Kernel::ends_cancelled);
+            world.turn();
+        }
+        let waiting = world.io.listeners[listener.index as usize].queue.len();
+        assert!(waiting < UNTAKEN_MOST + AT_ONCE, "{waiting} wait");
+        let left = world.kernel(|kernel| kernel.backlog_by_hand());
+        assert_eq!(taken + waiting + left, CAME, "nobody is lost");
+        assert!(waiting >= UNTAKEN_MOST || left == 0, "{left} are let wait");
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..waiting.min(UNTAKEN_MOST) {
+            let given = world.io.poll_accept(listener.index, &mut context);
+            let Poll::Ready(Ok(Some(conn))) = given else {
+                panic!("{given:?} after {taken}");
+            };
+            world.io.drop_handle(conn);
+            taken += 1;
+        }
+        world.turn();
+        assert_eq!(world.contradiction(), None);
     }
 }
 

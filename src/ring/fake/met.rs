@@ -28,6 +28,7 @@ cases! {
     AcceptOutOfDescriptors,
     AcceptBrokenConnection,
     AcceptBrokenListener,
+    AcceptHeldBack,
     AcceptSwept,
     SweepOutOfDescriptors,
     RecvMore,
