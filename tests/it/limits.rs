@@ -115,6 +115,8 @@ fn too_little_locked_memory_is_named_with_its_remedy_and_enough_of_it_is_enough(
         assert_eq!(was_enough, None, "{}", ended.told("less was enough"));
     }
     assert!(was_enough.is_some(), "200 KiB hold a ring");
+    // Otherwise nothing counts against the limit here, and no word of the error was looked at.
+    assert!(was_enough > Some(0), "a ring was made of no memory at all");
 }
 
 /// An ordinary user's process, with so much memory to lock.
