@@ -24,9 +24,16 @@ promises![
     children_that_begin_and_end_meanwhile_disturb_nobody,
 ];
 
-/// Every kind there is, both while it runs and while it drains.
+/// Every kind there is, both while it runs and while it drains; and with a limit on connections, where
+/// each accept is one of its own.
 fn no_descriptor_of_a_server_at_work_is_inherited_by_a_child() {
-    let ended = Program::role("begets", &[]).finish();
+    none_is_inherited(&[]);
+    none_is_inherited(&["most=100"]);
+}
+
+#[track_caller]
+fn none_is_inherited(words: &[&str]) {
+    let ended = Program::role("begets", words).finish();
     ended.report(0).loses_nothing();
     let facts = ended.json("facts ");
     let seen = facts.as_array().expect("one for each moment");
@@ -150,12 +157,14 @@ fn handed_down() -> std::net::TcpListener {
 }
 
 /// All that a server may have open, on two cores.
-pub(crate) fn begets(args: Args) -> ExitCode {
+pub(crate) fn begets(mut args: Args) -> ExitCode {
+    let most = args.number("most", usize::MAX);
     args.finish();
     let before = Arc::new(open_here());
     let seen = Arc::new(Mutex::new(Vec::new()));
     let result = (|| {
-        let mut runtime = builder().cores(Cores::Count(2)).build()?;
+        let cores = builder().cores(Cores::Count(2));
+        let mut runtime = cores.max_connections(most).build()?;
         let group = runtime.bind("127.0.0.1:0")?;
         let adopted = runtime.adopt(handed_down())?;
         let seen = Arc::clone(&seen);
