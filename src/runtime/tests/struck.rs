@@ -10,12 +10,13 @@ use std::net::{SocketAddr, TcpStream as Peer};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use crate::config::Shutdown;
+use crate::config::{Features, Shutdown};
 use crate::handle::{Core, Handle};
 use crate::net::{Listener, TcpStream};
 use crate::phase::Phase;
 use crate::report::{CoreOutcome, HookOutcome, Report, TriggerKind, Verdict};
 use crate::ring::fake::{self, Place};
+use crate::ring::tests::features;
 use crate::runtime::Runtime;
 use crate::{spawn, time};
 
@@ -37,6 +38,7 @@ fn run<T: Send + 'static>(
         .cores("0-1".parse().expect("a list"))
         .signals([])
         .shutdown(Shutdown::default().timeout(PATIENCE))
+        .as_on_oldest_kernel(features() == Features::Oldest)
         .build()
         .expect("two processors, and memory for two rings");
     let listener = runtime.bind("127.0.0.1:0").expect("a port");
