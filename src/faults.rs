@@ -92,7 +92,7 @@
 //! | What a main future or a hook has thrown panics when it is dropped | As any panic of theirs | `panics::a_main_that_throws_what_panics_when_it_is_dropped_fails_alone`, `panics::a_hook_that_throws_what_panics_when_it_is_dropped_is_recorded_and_the_next_runs` |
 //! | The destructor of a payload panics | The bytes were sent, and the connection goes on | `panics::a_payload_whose_destructor_panics_is_sent_whole` |
 //! | A waker panics when it is cloned | Whoever polled with it panics | `panics::a_waker_that_panics_when_it_is_cloned_woken_or_dropped_harms_nobody` |
-//! | A waker panics when it is woken or dropped | Nothing | `panics::a_waker_that_panics_when_it_is_cloned_woken_or_dropped_harms_nobody` |
+//! | A waker panics when it is woken or dropped | Nothing; but whoever drops a future that has it panics, as in dropping it | `panics::a_waker_that_panics_when_it_is_cloned_woken_or_dropped_harms_nobody` |
 //! | A destructor spawns, writes or stops while its task unwinds | It may | `panics::a_destructor_may_spawn_send_and_stop_while_its_task_unwinds` |
 //! | What a stop drops panics | The stop goes on | `panics::what_a_stop_drops_may_panic_and_the_stop_goes_on` |
 //! | A thread-local keeps streams, chunks and handles | They outlive the core, and say that it has ended | `panics::what_a_thread_local_keeps_outlives_the_core_in_peace` |

@@ -284,10 +284,13 @@ fn bad_wakers() -> [Waker; 3] {
     ]
 }
 
-/// Polls `future` once with each bad waker, in a task of its own, which may
-/// panic; then it is dropped, or woken.
-async fn poll_badly<F: Future + 'static>(make: impl Fn() -> F) {
-    for waker in bad_wakers() {
+/// The place among the bad wakers of the one that cannot be cloned.
+const UNCLONED: usize = 2;
+
+/// Polls what is made once with each bad waker, in a task of its own, which panics
+/// where the future `keeps` the waker and cannot; then it is dropped, or woken.
+async fn poll_badly<F: Future + 'static>(keeps: bool, make: impl Fn() -> F) {
+    for (number, waker) in bad_wakers().into_iter().enumerate() {
         let future = make();
         let polled = spawn(async move {
             let mut future = Box::pin(future);
@@ -303,25 +306,33 @@ async fn poll_badly<F: Future + 'static>(make: impl Fn() -> F) {
             .await;
             sleep(Duration::from_millis(3)).await;
         });
-        // It has panicked where the waker cannot be cloned.
-        let _may_have_panicked = soon("a task with a bad waker", polled).await;
+        let polled = soon("a task with a bad waker", polled).await;
+        let panicked = polled.is_err_and(|error| error.is_panic());
+        was_told(number, panicked || !keeps);
     }
+}
+
+/// Whoever polls with a waker that cannot be cloned is told by its panic. With the others the task
+/// may panic as it drops its own, or a future that has it.
+#[track_caller]
+fn was_told(number: usize, panicked: bool) {
+    assert!(panicked || number != UNCLONED, "it was polled in vain");
 }
 
 async fn wakers(listener: &TcpListener) -> io::Result<()> {
     let moment = Duration::from_millis(1);
-    poll_badly(|| sleep(moment)).await;
-    poll_badly(|| sleep(Duration::from_secs(60))).await;
-    poll_badly(|| async move { interval(moment).tick().await }).await;
-    poll_badly(|| spawn(sleep(moment))).await;
-    poll_badly(|| spawn_after(moment, sleep(moment))).await;
-    poll_badly(yield_now).await;
-    poll_badly(|| {
+    poll_badly(true, || sleep(moment)).await;
+    poll_badly(true, || sleep(Duration::from_secs(60))).await;
+    poll_badly(true, || async move { interval(moment).tick().await }).await;
+    poll_badly(true, || spawn(sleep(moment))).await;
+    poll_badly(true, || spawn_after(moment, sleep(moment))).await;
+    poll_badly(false, yield_now).await;
+    poll_badly(true, || {
         let mut phases = Handle::current().phases();
         async move { phases.next().await }
     })
     .await;
-    for waker in bad_wakers() {
+    for (number, waker) in bad_wakers().into_iter().enumerate() {
         // Each in a task of its own: what it borrows goes with its panic.
         let (mut stream, mut peer) = pair(listener).await?;
         let polled = spawn(async move {
@@ -329,10 +340,13 @@ async fn wakers(listener: &TcpListener) -> io::Result<()> {
             let _pending = stream.poll_recv(&mut context).is_pending();
             sleep(Duration::from_millis(3)).await;
         });
+        // It is polled first, and waits.
+        yield_now().await;
         peer.write_all(b"wakes it")?;
-        let _may_have_panicked = soon("a reader with a bad waker", polled).await;
+        let polled = soon("a reader with a bad waker", polled).await;
+        was_told(number, polled.is_err_and(|error| error.is_panic()));
     }
-    for waker in bad_wakers() {
+    for (number, waker) in bad_wakers().into_iter().enumerate() {
         let own = TcpListener::bind("127.0.0.1:0").map_err(io::Error::other)?;
         let address = own.local_addr();
         let polled = spawn(async move {
@@ -340,10 +354,12 @@ async fn wakers(listener: &TcpListener) -> io::Result<()> {
             let _pending = pin!(own.accept()).poll(&mut context).is_pending();
             sleep(Duration::from_millis(3)).await;
         });
+        yield_now().await;
         let _peer = crate::server::connect(address)?;
-        let _may_have_panicked = soon("an accept with a bad waker", polled).await;
+        let polled = soon("an accept with a bad waker", polled).await;
+        was_told(number, polled.is_err_and(|error| error.is_panic()));
     }
-    for waker in bad_wakers() {
+    for (number, waker) in bad_wakers().into_iter().enumerate() {
         let (mut stream, peer) = pair(listener).await?;
         let polled = spawn(async move {
             let mut context = Context::from_waker(&waker);
@@ -352,7 +368,8 @@ async fn wakers(listener: &TcpListener) -> io::Result<()> {
             sleep(Duration::from_millis(3)).await;
             io::Result::Ok(())
         });
-        let _may_have_panicked = soon("a writer with a bad waker", polled).await;
+        let polled = soon("a writer with a bad waker", polled).await;
+        was_told(number, polled.is_err_and(|error| error.is_panic()));
         drop(peer);
     }
     Ok(())
