@@ -242,8 +242,10 @@ impl Station {
 
     /// The reading of the quiet word, if it says quiet and every letter is handled.
     pub(crate) fn quiet_reading(&self) -> Option<u64> {
-        let reading = self.quiet.load(Ordering::SeqCst);
+        // The word last: a letter that is handled between the two looks has then broken it. The other
+        // way round it is balanced again, and the word is one from before it came.
         let balanced = self.handled.load(Ordering::SeqCst) == self.mailbox.received();
+        let reading = self.quiet.load(Ordering::SeqCst);
         (reading & 1 == 1 && balanced).then_some(reading)
     }
 

@@ -129,6 +129,43 @@ fn no_letter_is_on_its_way_when_two_readings_of_all_stations_say_quiet() {
     });
 }
 
+// A letter that goes to and fro passes each station just after it was read, and each is balanced when
+// it is read: that it was broken in between is all that tells. Bounded as above.
+#[test]
+fn no_letter_goes_to_and_fro_between_two_readings_that_say_quiet() {
+    model(Some(4), || {
+        let stations = Arc::new([(); 2].map(|()| station()));
+        let [one, two] = &*stations;
+        for station in [one, two] {
+            station.set_quiet();
+        }
+        assert!(two.mailbox.post(Box::new(|| {}), &two.sent).is_ok());
+        // Each reads what is there and sends it on; the one whose letter it is at first, twice.
+        let core = |at: usize, times: usize| {
+            let stations = stations.clone();
+            thread::spawn(move || {
+                for _ in 0..times {
+                    if read_letter(&stations[at], Some(&stations[1 - at])) {
+                        stations[at].set_quiet();
+                    }
+                    thread::yield_now();
+                }
+            })
+        };
+        let cores = [core(1, 2), core(0, 1)];
+        let read = || -> Option<Vec<u64>> {
+            let readings = stations.iter().map(Station::quiet_reading);
+            readings.collect()
+        };
+        let agreed = read().is_some_and(|before| read() == Some(before));
+        // It is never over: nobody keeps it.
+        assert!(!agreed, "a letter is on its way");
+        for core in cores {
+            core.join().expect("it ends");
+        }
+    });
+}
+
 fn station() -> Station {
     Station::new(Arc::new(EventFd::new().expect("an eventfd")), 0)
 }
