@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use evenfall::net::{Chunk, DrainPolicy, TcpListener, TcpStream};
+use evenfall::report::Verdict;
 use evenfall::time::{interval, sleep, spawn_after, timeout, try_spawn_after};
 use evenfall::{Core, Cores, ErrorKind, Shutdown, spawn, spawn_on};
 use serde_json::json;
@@ -176,6 +177,7 @@ pub(crate) fn extremes(args: Args) -> ExitCode {
             .run(|_| async { Ok(()) })
             .expect("a report");
     }
+    spread_over_all_time();
     let longest = all_of(Duration::MAX);
     let greedy = longest
         .clone()
@@ -205,6 +207,38 @@ pub(crate) fn extremes(args: Args) -> ExitCode {
         })
     })();
     conclude(result, &json!({}))
+}
+
+/// A window longer than the stop is the stop's, however long it is: who idles is told in time.
+fn spread_over_all_time() {
+    let shutdown = Shutdown::default().timeout(Duration::from_secs(1));
+    let one = builder().cores(Cores::Count(1)).shutdown(shutdown);
+    let mut runtime = one.build().expect("a runtime");
+    let listener = runtime.bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().to_string();
+    // The second one's turn is half of the window later than the first one's.
+    let mut peers = [7, 8].map(|number| asking(&address, number));
+    let handle = runtime.handle();
+    let asks = std::thread::spawn(move || {
+        for (peer, number) in peers.iter_mut().zip(7..) {
+            answered(peer, number);
+        }
+        handle.shutdown();
+        for peer in &mut peers {
+            assert_eq!(peer.read(&mut [0]).expect("an end by FIN"), 0);
+        }
+    });
+    let report = runtime.run(move |core| {
+        let listener = listener.on(&core).drain_policy(
+            DrainPolicy::new()
+                .idle_grace(Duration::ZERO)
+                .spread(Duration::MAX),
+        );
+        async move { listener.serve(answer_all).await }
+    });
+    let report = report.expect("a report");
+    asks.join().expect("the peer was answered, and told");
+    assert_eq!(report.verdict, Verdict::Clean, "{report}");
 }
 
 /// A stop all of whose times are this one.
