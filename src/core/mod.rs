@@ -187,13 +187,13 @@ fn turn(
         return Ok(None);
     }
     let mut io = local.io.borrow_mut();
-    io.feed_starved();
+    let hungry = io.feed_starved();
     let behind = io.waits_for_at_once();
     io.flush_sends();
     if !stop.is_closing() {
         io.driver.watch_alarm();
     }
-    let busy = again || behind || local.tasks.has_ready() || io.has_leftovers();
+    let busy = again || hungry || behind || local.tasks.has_ready() || io.has_leftovers();
     stop.end_turn(now_ns, local);
     let woke_ns = sleep::enter(local, &mut io, stop, busy)?;
     if stop.is_under_way() {

@@ -264,22 +264,24 @@ impl Io {
         conn.writer.wake(&mut self.wakers);
     }
 
-    /// Arms the receives that ran out of buffers, as many as there are buffers now.
+    /// Arms the receives that ran out of buffers, as many as there are buffers now. Whether more of
+    /// them wait, and may find some: then the core is not to sleep. Whoever was armed may have nothing
+    /// to receive, so that no completion would ever bring the others their turn.
     #[inline]
-    pub(crate) fn feed_starved(&mut self) {
-        if !self.starved.is_empty() {
-            self.feed_some();
-        }
+    pub(crate) fn feed_starved(&mut self) -> bool {
+        !self.starved.is_empty() && self.feed_some()
     }
 
     /// As `feed_starved`, where there are some.
-    fn feed_some(&mut self) {
+    fn feed_some(&mut self) -> bool {
         // Once for all that met the same empty ring, whether or not buffers came back meanwhile.
         self.driver.pool().grow();
         let mut ready = self.driver.pool().ready();
+        // With none at all it is a task that gives the next one back, and that takes a turn anyway.
+        let may_find_some = ready > 0;
         while ready > 0 {
             let Some(index) = self.starved.pop_front() else {
-                return;
+                return false;
             };
             if let Some(conn) = self.conn(index) {
                 if conn.recv == Recv::Starved {
@@ -293,6 +295,7 @@ impl Io {
                 }
             }
         }
+        may_find_some && !self.starved.is_empty()
     }
 
     /// Whether the kernel receives for the record.

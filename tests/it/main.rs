@@ -109,6 +109,7 @@ fn play(role: &str) -> ExitCode {
         "delayed" => delay::delayed,
         "drops_recvs" => loss::drops_recvs,
         "fails" => failure::fails,
+        "feeds" => queues::feeds,
         "forwarder" => path::forwarder,
         "gated" => gate::gated,
         "hangs" => deadline::hangs,
