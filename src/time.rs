@@ -74,6 +74,9 @@ struct Alarm {
     at_ns: u64,
     /// Its timer, once it has been waited for. The entry is gone from the wheel when it fired.
     key: Option<Key>,
+    /// Whether it is due only in a turn that begins after its time: then it is never ready twice in
+    /// one. For what comes round by itself.
+    once_a_turn: bool,
 }
 
 impl Alarm {
@@ -83,6 +86,7 @@ impl Alarm {
             local,
             at_ns,
             key: None,
+            once_a_turn: false,
         }
     }
 
@@ -145,7 +149,7 @@ impl Alarm {
         let turn_ns = self.local.io.borrow().now_ns;
         match self.at_ns.checked_sub(turn_ns) {
             None | Some(0) => true,
-            Some(ahead_ns) if ahead_ns >= FAR_AHEAD_NS => false,
+            Some(ahead_ns) if self.once_a_turn || ahead_ns >= FAR_AHEAD_NS => false,
             Some(_) => self.local.now_ns() >= self.at_ns,
         }
     }
@@ -276,10 +280,11 @@ pub fn interval(period: Duration) -> Interval {
     let local = context::here();
     let period_ns = ns(period).max(crate::config::TICK_NS);
     let at_ns = local.now_ns().saturating_add(period_ns);
-    Interval {
-        timer: Alarm::at(local, at_ns),
-        period_ns,
-    }
+    // With work that takes longer than the period every tick is due when it is asked for. Ready at
+    // once, they would leave no turn to anybody else, nor to a stop.
+    let mut timer = Alarm::at(local, at_ns);
+    timer.once_a_turn = true;
+    Interval { timer, period_ns }
 }
 
 /// See [`interval`].
@@ -292,7 +297,8 @@ pub struct Interval {
 
 impl Interval {
     /// The next tick: the moment it was due. Ticks that were missed are left out, and the rhythm
-    /// is kept.
+    /// is kept. A turn of the core sees one tick at most, so that work that takes longer than the period
+    /// leaves the other tasks their turns.
     ///
     /// # Cancellation
     ///

@@ -2,8 +2,10 @@
 //! kernel cannot see.
 #![forbid(unsafe_code)]
 
+use std::cell::Cell;
 use std::future::{Future, pending, poll_fn};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
@@ -25,6 +27,7 @@ promises![
     sleeps_are_never_short_and_end_in_order,
     a_timeout_ends_what_is_late_and_only_that,
     an_interval_keeps_its_period,
+    an_interval_whose_work_takes_longer_than_its_period_leaves_others_their_turns,
     an_interval_ends_with_none_in_a_stop,
     a_wake_from_a_foreign_thread_is_never_lost,
     a_task_that_yields_lets_others_run,
@@ -66,6 +69,10 @@ fn an_interval_keeps_its_period() {
     passes("interval");
 }
 
+fn an_interval_whose_work_takes_longer_than_its_period_leaves_others_their_turns() {
+    passes("interval_late");
+}
+
 fn an_interval_ends_with_none_in_a_stop() {
     let report = passes("interval_stop");
     assert!(report.elapsed_ms() < 1_000.0);
@@ -101,6 +108,7 @@ pub(crate) fn tasks(mut args: Args) -> ExitCode {
                 "sleep" => check_sleep().await,
                 "timeout" => check_timeout().await,
                 "interval" => check_interval().await,
+                "interval_late" => check_interval_late().await,
                 "interval_stop" => check_interval_stop(&core).await,
                 "wake" => check_wake().await,
                 "yield" => check_yield().await,
@@ -245,6 +253,30 @@ async fn check_interval() {
     // The first tick may come at once.
     assert!(took >= Duration::from_millis(90), "{took:?}");
     assert!(took < Duration::from_secs(2), "{took:?}");
+}
+
+async fn check_interval_late() {
+    const TICKS: u32 = 50;
+    let turns = Rc::new(Cell::new(0_u32));
+    let counted = Rc::clone(&turns);
+    let other = spawn(async move {
+        loop {
+            counted.set(counted.get() + 1);
+            yield_now().await;
+        }
+    });
+    let mut ticks = interval(Duration::from_millis(1));
+    for number in 0..TICKS {
+        let before = turns.get();
+        assert!(ticks.tick().await.is_some(), "no stop is under way");
+        assert!(turns.get() > before, "no turn before tick {number}");
+        let began = Instant::now();
+        // Time is the subject: the next tick is due long before this ends.
+        while began.elapsed() < Duration::from_millis(3) {
+            std::hint::spin_loop();
+        }
+    }
+    other.abort();
 }
 
 async fn check_interval_stop(core: &Core) {
