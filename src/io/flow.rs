@@ -11,12 +11,15 @@ use super::conn::{Conn, Incoming, Recv};
 use super::lane::Lanes;
 use super::outbound::Segment;
 use super::timer::Timer;
-use crate::config::{CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
+use crate::config::{BUFFER_BYTES, CONN_INBOUND_BYTES, HIGH_WATER_BYTES};
 use crate::ring::chunk::Chunk;
 use crate::ring::driver::Driver;
 use crate::ring::entry::{Cqe, Sqe};
 use crate::ring::sys::socket;
 use crate::ring::token::{Generations, Kind, Token};
+
+/// Buffers that a receive takes which brings as much as a connection may hold.
+const RECEIVE_BUFFERS: u32 = (CONN_INBOUND_BYTES / BUFFER_BYTES) as u32;
 
 impl Conn {
     /// Puts a send into the kernel, if something is queued and none is there.
@@ -134,6 +137,13 @@ impl Io {
         }
     }
 
+    /// A connection has met its limit.
+    #[cold]
+    fn stop_full(&mut self, index: u32) {
+        self.met_limit += 1;
+        self.stop_recv(index);
+    }
+
     /// One completion of a receive.
     #[inline]
     pub(super) fn on_recv(&mut self, cqe: &Cqe) {
@@ -148,7 +158,7 @@ impl Io {
                     conn.active_ns = self.now_ns;
                     conn.first_byte = true;
                     if conn.deliver(chunk, &mut self.lanes, &mut self.wakers) {
-                        self.stop_recv(index);
+                        self.stop_full(index);
                     }
                     return;
                 }
@@ -182,7 +192,7 @@ impl Io {
         if !conn.stage.is_open() || self.driver.pool().is_short(index) {
             self.deliver_with_care(index, chunk);
         } else if conn.deliver(chunk, &mut self.lanes, &mut self.wakers) {
-            self.stop_recv(index);
+            self.stop_full(index);
         }
         if !cqe.more() {
             self.after_last_recv(index);
@@ -264,19 +274,31 @@ impl Io {
         conn.writer.wake(&mut self.wakers);
     }
 
-    /// Arms the receives that ran out of buffers, as many as there are buffers now. Whether more of
+    /// Arms the receives that ran out of buffers, as many as there are buffers for now. Whether more of
     /// them wait, and may find some: then the core is not to sleep. Whoever was armed may have nothing
     /// to receive, so that no completion would ever bring the others their turn.
     #[inline]
     pub(crate) fn feed_starved(&mut self) -> bool {
-        !self.starved.is_empty() && self.feed_some()
+        let met_limit = std::mem::take(&mut self.met_limit);
+        !self.starved.is_empty() && self.feed_some(met_limit)
     }
 
-    /// As `feed_starved`, where there are some.
-    fn feed_some(&mut self) -> bool {
+    /// As `feed_starved`, where there are some; so many connections have met their limit in this turn.
+    ///
+    /// If those had half of the buffers, streams are what wants them, each as many as it may hold: then
+    /// only as many are armed as find that many, and few buffers go round. Armed all at once, most of
+    /// 64 streams met an empty ring in every turn: a quarter of all completions.
+    fn feed_some(&mut self, met_limit: u32) -> bool {
+        let pool = self.driver.pool();
+        let in_bulk = 2 * met_limit * RECEIVE_BUFFERS >= pool.out() && !pool.is_held();
         // Once for all that met the same empty ring, whether or not buffers came back meanwhile.
-        self.driver.pool().grow();
-        let mut ready = self.driver.pool().ready();
+        if in_bulk {
+            pool.narrow();
+        } else {
+            pool.grow();
+        }
+        let each = if in_bulk { RECEIVE_BUFFERS } else { 1 };
+        let mut ready = pool.ready();
         // With none at all it is a task that gives the next one back, and that takes a turn anyway.
         let may_find_some = ready > 0;
         while ready > 0 {
@@ -291,7 +313,9 @@ impl Io {
                     if conn.has_room() {
                         self.arm_recv(index);
                     }
-                    ready -= u32::from(self.is_armed(index));
+                    if self.is_armed(index) {
+                        ready = ready.saturating_sub(each);
+                    }
                 }
             }
         }

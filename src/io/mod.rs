@@ -107,6 +107,8 @@ pub(crate) struct Io {
     flushed_ns: u64,
     /// Records that wait for buffers to receive into, longest first.
     starved: VecDeque<u32>,
+    /// How many connections met their limit in this turn.
+    met_limit: u32,
     /// The last listener's id.
     last_listener: u64,
     /// From a deadline on, a listener whose backlog cannot be taken is closed all the same.
@@ -194,6 +196,7 @@ impl Io {
             at_once: Vec::new(),
             flushed_ns: now_ns,
             starved: VecDeque::new(),
+            met_limit: 0,
             last_listener: 0,
             last_sweep: false,
             refused: Vec::new(),

@@ -151,12 +151,30 @@ impl Pool {
     /// burst that is read at once goes on with those that came back.
     pub(crate) fn grow(&self) {
         let pool = self.buffers();
-        let (out, wanted) = (pool.out.get(), pool.wanted.get());
-        let is_held = 2 * pool.lent.get() >= u32::from(out);
-        let most = if is_held { POOL_BUFFERS } else { POOL_BURST };
+        let wanted = pool.wanted.get();
+        let most = if self.is_held() {
+            POOL_BUFFERS
+        } else {
+            POOL_BURST
+        };
         pool.wanted
             .set(wanted.saturating_mul(2).min(most).max(wanted));
         pool.fill();
+    }
+
+    /// Wants no more than the first few: those beyond them go to the stock as they come back.
+    pub(crate) fn narrow(&self) {
+        self.buffers().wanted.set(POOL_FIRST);
+    }
+
+    /// Whether half of the buffers that are out are lent.
+    pub(crate) fn is_held(&self) -> bool {
+        2 * self.lent() >= self.out()
+    }
+
+    /// How many buffers are out of the stock, in the ring or lent.
+    pub(crate) fn out(&self) -> u32 {
+        u32::from(self.buffers().out.get())
     }
 
     /// How many buffers are lent.

@@ -127,6 +127,40 @@ fn a_flood_that_nobody_takes_waits_in_the_backlog_beyond_the_queue() {
     }
 }
 
+/// Streams that take all they may hold find buffers for few of them at once; armed all the same, the
+/// others would only be told that there are none.
+#[test]
+fn of_streams_that_want_many_buffers_each_as_many_are_armed_as_find_them() {
+    for (met_limit, armed) in [(0, 6), (1, 6), (2, 4)] {
+        let (mut world, first, socket) = connected();
+        let mut conns = vec![(first, socket)];
+        for name in 2..7 {
+            let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+            let ours = OwnedFd::from(ours);
+            let socket = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), name));
+            let conn = world.io.adopt(ours, Origin::Accepted);
+            world.io.take_handle(conn);
+            conns.push((conn, socket));
+        }
+        world.turn();
+        for (_, socket) in &conns {
+            assert!(world.kernel(|kernel| kernel.lacks_buffers(*socket)));
+        }
+        world.io.reap();
+        world.io.met_limit = met_limit;
+        assert_eq!(world.io.feed_starved(), armed < conns.len(), "{met_limit}");
+        let are_armed = |world: &World| {
+            let recv = |(conn, _): &(u32, usize)| world.io.conns[*conn as usize].recv;
+            let all = conns.iter().map(recv);
+            all.filter(|recv| matches!(recv, Recv::Armed(_))).count()
+        };
+        assert_eq!(are_armed(&world), armed, "{met_limit}");
+        // The others are next.
+        world.turn();
+        assert_eq!(are_armed(&world), conns.len());
+    }
+}
+
 /// Nothing is owed to it any more, and it is never silent for long enough.
 #[test]
 fn a_peer_that_drips_behind_our_fin_is_let_go_at_the_cap_of_its_time() {

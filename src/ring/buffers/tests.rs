@@ -122,6 +122,17 @@ fn buffers_that_are_not_wanted_any_more_go_back_to_the_stock() {
 }
 
 #[test]
+fn a_pool_that_is_made_narrow_has_its_first_few_left() {
+    let pool = full();
+    let mut head = 0;
+    pool.narrow();
+    bring_back(&pool, &mut head, POOL_FIRST, POOL_BUFFERS);
+    assert_eq!(pool.out(), u32::from(POOL_FIRST));
+    assert_eq!(pool.ready(), u32::from(POOL_FIRST));
+    assert_eq!(pool.free(), u32::from(POOL_BUFFERS), "and none is lost");
+}
+
+#[test]
 fn the_kernel_cannot_name_a_buffer_of_the_stock() {
     let pool = Pool::new();
     let refused = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
