@@ -41,8 +41,9 @@ pub(crate) const POOL_BUFFERS: u16 = 512;
 pub(crate) const POOL_FIRST: u16 = 32;
 
 /// Buffers that the kernel has at most where those it filled come back within a turn: 2 MiB, what the
-/// cache of a processor holds. 64 streams ran at 0.6 to 0.8 of the bare ring's rate with all 512, and at
-/// 1.05 with so many: to arm some receives again costs less than memory that is not in the cache.
+/// cache of a processor holds. 64 streams ran at 0.6 to 0.8 of the bare ring's rate with all 512: to arm
+/// some receives again costs less than memory that is not in the cache. Streams that take several
+/// each make do with `POOL_FIRST`.
 pub(crate) const POOL_BURST: u16 = 128;
 
 /// Bytes of one receive buffer: what a message of that size arrives in whole. In two buffers of

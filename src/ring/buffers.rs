@@ -17,7 +17,8 @@
 //! than half were ever lent at once for a while. A burst (a thousand connections that all begin with
 //! a request) would else cost the cache for good: 16 KiB x 1,000 took 1.2 to 1.3 of a bare epoll
 //! loop's processor time with 512 buffers, and 1.05 to 1.1 with 128; 64 streams 1.2 to 1.3 of the
-//! bare ring's, and 0.9. What was never out of the stock is no memory yet.
+//! bare ring's, and 0.9. Where streams want them, each several at once, the ring goes back to the first
+//! few. What was never out of the stock is no memory yet.
 //!
 //! A chunk keeps the pool alive, so it may outlive the ring (in a thread-local, say): then its
 //! buffer goes back into memory that no kernel reads any more, and the last one frees it.

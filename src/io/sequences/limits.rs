@@ -16,13 +16,19 @@ use crate::io::listening::Source;
 /// A connection that is held, and its socket in the script.
 fn connected() -> (World, u32, usize) {
     let mut world = World::new();
+    let (conn, socket) = one_more(&mut world, 1);
+    (world, conn, socket)
+}
+
+/// A further one, of this name.
+fn one_more(world: &mut World, name: u8) -> (u32, usize) {
     let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
     let ours = OwnedFd::from(ours);
-    let socket = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), 1));
+    let socket = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), name));
     let conn = world.io.adopt(ours, Origin::Accepted);
     world.io.take_handle(conn);
     world.turn();
-    (world, conn, socket)
+    (conn, socket)
 }
 
 /// The buffers run out at the moment at which the limit stops the receive, again and again: a pool
@@ -57,12 +63,7 @@ fn a_connection_that_has_its_fill_is_not_fed_for_want_of_buffers() {
 #[test]
 fn a_connection_that_had_its_fill_comes_after_those_that_had_no_buffers() {
     let (mut world, full, socket) = connected();
-    let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
-    let ours = OwnedFd::from(ours);
-    let other = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), 2));
-    let waiting = world.io.adopt(ours, Origin::Accepted);
-    world.io.take_handle(waiting);
-    world.turn();
+    let (waiting, other) = one_more(&mut world, 2);
     let recv = |world: &World, conn: u32| world.io.conns[conn as usize].recv;
     while matches!(recv(&world, full), Recv::Armed(_)) {
         world.kernel(|kernel| kernel.says(socket, BUFFER_BYTES as u64, false));
@@ -134,15 +135,7 @@ fn of_streams_that_want_many_buffers_each_as_many_are_armed_as_find_them() {
     for (met_limit, armed) in [(0, 6), (1, 6), (2, 4)] {
         let (mut world, first, socket) = connected();
         let mut conns = vec![(first, socket)];
-        for name in 2..7 {
-            let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
-            let ours = OwnedFd::from(ours);
-            let socket = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), name));
-            let conn = world.io.adopt(ours, Origin::Accepted);
-            world.io.take_handle(conn);
-            conns.push((conn, socket));
-        }
-        world.turn();
+        conns.extend((2..7).map(|name| one_more(&mut world, name)));
         for (_, socket) in &conns {
             assert!(world.kernel(|kernel| kernel.lacks_buffers(*socket)));
         }
