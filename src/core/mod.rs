@@ -174,9 +174,12 @@ fn turn(
     local.tasks.collect_foreign();
     let ran = local.tasks.run(TASK_BUDGET);
     local.settle(leftovers);
-    if ran.essential > 0 {
+    if ran.polled > 0 {
         let mut io = local.io.borrow_mut();
-        io.activity_ns = io.now_ns;
+        io.steps += ran.polled as u64;
+        if ran.essential > 0 {
+            io.activity_ns = io.now_ns;
+        }
     }
     let again = stop.step(local);
     if stop.is_under_way() {

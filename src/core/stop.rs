@@ -134,7 +134,7 @@ impl CoreStop {
     pub(crate) fn obey(&mut self, local: &Rc<Local>) {
         let order = local.shared.orders.read();
         if order.phase() >= Phase::Notice {
-            self.turns.begin();
+            self.turns.begin(local.io.borrow().steps);
         }
         if order != self.seen {
             self.obey_new(local, order);
@@ -374,7 +374,7 @@ impl CoreStop {
             phases: std::mem::take(&mut self.phases),
             start_ns: self.start_ns(local),
             ended_ns: self.ended_ns,
-            turns: self.turns.report(),
+            turns: self.turns.report(local.io.borrow().steps),
         };
         let mut stragglers = std::mem::take(&mut self.stragglers);
         stragglers.append(&mut local.io.borrow_mut().take_refused());

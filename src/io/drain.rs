@@ -203,6 +203,7 @@ impl Io {
             .filter(|(_, conn)| which(conn.origin) && !conn.stage.is_over())
             .map(|(index, _)| index as u32)
             .collect();
+        self.steps += open.len() as u64;
         for index in &open {
             self.cut(*index, End::Forced);
         }

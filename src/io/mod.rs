@@ -77,6 +77,8 @@ pub(crate) struct Io {
     listening: Arc<Listening>,
     /// The books.
     pub(crate) tally: Tally,
+    /// What it has done, counted; see [`Turns`](crate::report::Turns).
+    pub(crate) steps: u64,
     /// This turn's time (ns).
     pub(crate) now_ns: u64,
     /// When something last happened that counts against quiet (ns).
@@ -181,6 +183,7 @@ impl Io {
             listeners: Slab::new(),
             listening,
             tally: Tally::default(),
+            steps: 0,
             now_ns,
             activity_ns: now_ns,
             delayed_spawns: 0,
@@ -226,6 +229,7 @@ impl Io {
         loop {
             let count = self.driver.collect(&mut batch);
             let came = &batch[..count];
+            self.steps += count as u64;
             for cqe in came {
                 if cqe.kind() == Kind::Send as u8 {
                     self.on_send(cqe);
@@ -288,6 +292,7 @@ impl Io {
             let Some(timer) = self.wheel.pop_expired() else {
                 return;
             };
+            self.steps += 1;
             match timer {
                 Timer::Wake(waker) | Timer::Interval(waker) => self.wakers.push(waker),
                 Timer::Spawn(spawn) => {

@@ -34,6 +34,7 @@ impl Io {
     /// Looks at one accepted connection in the drain: tells it, or sees to it that it is looked
     /// at again.
     pub(super) fn watch_in_drain(&mut self, index: u32) {
+        self.steps += 1;
         let Some(conn) = self.conns.get(index as usize) else {
             return;
         };

@@ -104,6 +104,10 @@ pub struct Turns {
     pub longest_ms: f64,
     /// The most processor time that one took, its system call included.
     pub longest_cpu_ms: f64,
+    /// The most steps that one took. A step is a completion taken, a timer that
+    /// was due, a task polled, or a connection told to end or reset: unlike
+    /// time, it does not depend on the machine.
+    pub most_steps: u64,
 }
 
 /// `spawned` = `completed` + `cancelled` + `panicked` + `dropped`.

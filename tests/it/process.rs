@@ -306,3 +306,17 @@ pub(crate) fn say(line: &str) {
     // Nobody listens any more when this fails: the test has ended.
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());
 }
+
+/// The threads of this process, once those that were joined are gone from its list: a join returns a
+/// moment before that.
+pub(crate) fn threads() -> usize {
+    let listed = || {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
+        tasks.count()
+    };
+    let deadline = Instant::now() + WATCHDOG;
+    while listed() > 1 && Instant::now() < deadline {
+        std::thread::yield_now();
+    }
+    listed()
+}

@@ -8,14 +8,14 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use evenfall::net::{TcpListener, TcpStream};
 use evenfall::{Cores, Report, Shutdown, spawn, spawn_background};
 use serde_json::json;
 
 use crate::args::Args;
-use crate::process::{Program, WATCHDOG, say};
+use crate::process::{Program, WATCHDOG, say, threads};
 use crate::promise::promises;
 use crate::report;
 use crate::server::{Setup, answer_all, host};
@@ -127,20 +127,6 @@ pub(crate) fn rounds(args: Args) -> ExitCode {
     });
     say(&format!("facts {facts}"));
     ExitCode::SUCCESS
-}
-
-/// The threads of the process, once those that were joined are gone from its list: a join returns a
-/// moment before that.
-fn threads() -> usize {
-    let listed = || {
-        let tasks = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
-        tasks.count()
-    };
-    let deadline = Instant::now() + WATCHDOG;
-    while listed() > 1 && Instant::now() < deadline {
-        std::thread::yield_now();
-    }
-    listed()
 }
 
 fn round(parked: &Arc<AtomicI64>) -> evenfall::Result<Report> {

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use crate::args::Args;
 use crate::port::bind_with_reuseaddr_only;
-use crate::process::{Ended, Program, WATCHDOG, say};
+use crate::process::{Ended, Program, WATCHDOG, say, threads};
 use crate::promise::{heavy, promises};
 use crate::server::{answer_all, conclude};
 use crate::sys;
@@ -296,8 +296,7 @@ fn refused() -> ExitCode {
 
 /// Descriptors and threads of this process.
 fn left_behind() -> (usize, usize) {
-    let threads = std::fs::read_dir("/proc/self/task").expect("/proc is mounted");
-    (sys::open_fds(), threads.count())
+    (sys::open_fds(), threads())
 }
 
 /// An error with its causes.

@@ -294,7 +294,7 @@ impl Dice {
     }
 
     fn fill(&mut self, core: &mut CoreReport) {
-        let counters: [&mut u64; 26] = [
+        let counters: [&mut u64; 27] = [
             &mut core.tasks.spawned,
             &mut core.tasks.panicked,
             &mut core.tasks.dropped,
@@ -321,6 +321,7 @@ impl Dice {
             &mut core.ops.leaked,
             &mut core.letters.sent,
             &mut core.turns.count,
+            &mut core.turns.most_steps,
         ];
         for counter in counters {
             *counter = self.number();

@@ -68,7 +68,7 @@ fn the_fields_of_a_core_are_those_of_the_contract() {
          open_connections, requests, bytes, ops, letters, buffers, hooks, stragglers, stuck",
     );
     check("/phases/0", "name, start_ms, end_ms, ended_by");
-    check("/turns", "count, longest_ms, longest_cpu_ms");
+    check("/turns", "count, longest_ms, longest_cpu_ms, most_steps");
     check(
         "/tasks",
         "spawned, completed, cancelled, panicked, dropped, rejected, background_dropped",

@@ -52,6 +52,7 @@ fn busy_core(i: usize, phases: &[PhaseSpan]) -> CoreReport {
         count: 604 - n,
         longest_ms: ms(1_204_000 + 20_000 * n),
         longest_cpu_ms: ms(870_000),
+        most_steps: 211 + n,
     };
     core.requests = Requests {
         begun: 240_127 + 5 * n,
