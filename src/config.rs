@@ -73,6 +73,10 @@ pub(crate) const CONN_TIMER_BUDGET: usize = DRAIN_BATCH;
 /// Letters handled in one turn. A full mailbox must not keep a core from its ring.
 pub(crate) const LETTER_BUDGET: usize = 1024;
 
+/// Letters that lie in memory of the mailbox's own: as many as a turn reads. Few where every order of
+/// steps is looked at, for what is beyond has to be met.
+pub(crate) const LETTERS_NEAR: usize = if cfg!(loom) { 1 } else { LETTER_BUDGET };
+
 /// Idle connections told of a stop in one turn. Mass closing in one go would
 /// starve the requests that are still being answered.
 pub(crate) const DRAIN_BATCH: usize = 64;

@@ -44,10 +44,10 @@ mod models;
 #[cfg(all(loom, test))]
 pub(crate) use models::model;
 #[cfg(loom)]
-pub(crate) use models::{Life, SegQueue};
+pub(crate) use models::{ArrayQueue, Life, SegQueue};
 
 #[cfg(not(loom))]
-pub(crate) use crossbeam_queue::SegQueue;
+pub(crate) use crossbeam_queue::{ArrayQueue, SegQueue};
 
 /// The life of something that threads share and the last of them frees. Under the model checker each
 /// use of it must come before its end, for all threads to know; otherwise it is nothing.

@@ -7,11 +7,13 @@
 mod bell;
 #[cfg(all(test, loom))]
 mod models;
+mod queue;
 
 pub(crate) use bell::Bell;
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Arc, SegQueue, yield_now};
+use crate::sync::{Arc, yield_now};
+use queue::Queue;
 
 /// Work for a core: run there, in the turn that reads it.
 pub(crate) type Letter = Box<dyn FnOnce() + Send>;
@@ -23,7 +25,7 @@ const CLOSED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     /// Letters in the order they came.
-    queue: SegQueue<Sealed>,
+    queue: Queue<Sealed>,
     /// How many senders are between asking and having put their letter in; the top bit says that
     /// the mailbox is closed, set once by the owner, never cleared.
     gate: AtomicU64,
@@ -46,7 +48,7 @@ impl Mailbox {
     /// An open mailbox whose letters ring `bell`.
     pub(crate) fn new(bell: Arc<Bell>) -> Mailbox {
         Mailbox {
-            queue: SegQueue::new(),
+            queue: Queue::new(),
             gate: AtomicU64::new(0),
             received: AtomicU64::new(0),
             bell,

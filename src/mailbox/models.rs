@@ -117,8 +117,10 @@ fn sleep_against(counts: &'static [usize], preemptions: Option<usize>) {
                 break;
             }
             model.bell.will_sleep();
-            if model.mailbox.is_empty() {
-                model.alarm.wait();
+            match model.mailbox.is_empty() {
+                true => model.alarm.wait(),
+                // Counted and not there yet: a sender is between two statements, and the core turns.
+                false => thread::yield_now(),
             }
             model.bell.is_awake();
         }
@@ -138,4 +140,37 @@ fn a_letter_posted_while_the_core_goes_to_sleep_wakes_it() {
 #[test]
 fn of_two_senders_at_once_one_rings_for_both() {
     sleep_against(&[1, 1], Some(2));
+}
+
+/// Two senders of so many items each, of whom this thread is one, while the owner takes `early` times
+/// what it finds.
+fn in_order(counts: [usize; 2], early: usize, preemptions: Option<usize>) {
+    model(preemptions, move || {
+        let queue = Arc::new(Queue::new());
+        let theirs = queue.clone();
+        let other = thread::spawn(move || (0..counts[1]).for_each(|item| theirs.push((1, item))));
+        let owners = queue.clone();
+        let take = move || (0..early).filter_map(|_| owners.pop()).collect();
+        let owner = thread::spawn(take);
+        (0..counts[0]).for_each(|item| queue.push((0, item)));
+        other.join().expect("it ends");
+        let mut found: Vec<_> = owner.join().expect("it ends");
+        found.extend(std::iter::from_fn(|| queue.pop()));
+        for (sender, count) in counts.into_iter().enumerate() {
+            let of_it = found.iter().filter(|(of, _)| *of == sender);
+            let items: Vec<_> = of_it.map(|(_, item)| *item).collect();
+            assert_eq!(items, (0..count).collect::<Vec<_>>(), "of sender {sender}");
+        }
+    });
+}
+
+// One item has room near, so the second goes beyond, and the third where the owner has made room.
+#[test]
+fn what_one_sends_near_and_beyond_comes_in_its_order() {
+    in_order([3, 0], 3, None);
+}
+
+#[test]
+fn what_two_send_near_and_beyond_comes_in_the_order_of_each() {
+    in_order([3, 1], 2, Some(4));
 }

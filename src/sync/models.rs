@@ -67,7 +67,7 @@ pub(crate) struct SegQueue<T> {
     /// How many items were pushed, or are about to be.
     pushed: AtomicUsize,
     /// The items in their order.
-    items: [Item<T>; ITEMS_MAX],
+    items: Box<[Item<T>]>,
     /// How many items were taken out. There is one thread that does.
     popped: Mutex<usize>,
 }
@@ -84,18 +84,13 @@ impl<T> SegQueue<T> {
     pub(crate) fn new() -> SegQueue<T> {
         SegQueue {
             pushed: AtomicUsize::new(0),
-            items: std::array::from_fn(|_| Item {
-                written: AtomicUsize::new(0),
-                value: Mutex::new(None),
-            }),
+            items: (0..ITEMS_MAX).map(|_| Item::default()).collect(),
             popped: Mutex::new(0),
         }
     }
 
     pub(crate) fn push(&self, value: T) {
-        let item = &self.items[self.pushed.fetch_add(1, Ordering::Relaxed)];
-        *alone(&item.value) = Some(value);
-        item.written.store(1, Ordering::Release);
+        self.items[self.pushed.fetch_add(1, Ordering::Relaxed)].write(value);
     }
 
     pub(crate) fn pop(&self) -> Option<T> {
@@ -112,6 +107,76 @@ impl<T> SegQueue<T> {
         let popped = *alone(&self.popped);
         let item = self.items.get(popped);
         item.is_none_or(|item| item.written.load(Ordering::Relaxed) == 0)
+    }
+}
+
+/// The same with a bound on how many items are in it.
+pub(crate) struct ArrayQueue<T> {
+    /// The items.
+    queue: SegQueue<T>,
+    /// The bound.
+    items_most: usize,
+}
+
+impl<T> ArrayQueue<T> {
+    pub(crate) fn new(items_most: usize) -> ArrayQueue<T> {
+        ArrayQueue {
+            queue: SegQueue::new(),
+            items_most,
+        }
+    }
+
+    pub(crate) fn push(&self, value: T) -> Result<(), T> {
+        let queue = &self.queue;
+        let mut pushed = queue.pushed.load(Ordering::Relaxed);
+        loop {
+            if pushed >= *alone(&queue.popped) + self.items_most {
+                return Err(value);
+            }
+            let next = queue.pushed.compare_exchange(
+                pushed,
+                pushed + 1,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+            match next {
+                Ok(_) => break,
+                Err(now) => pushed = now,
+            }
+        }
+        queue.items[pushed].write(value);
+        Ok(())
+    }
+
+    pub(crate) fn pop(&self) -> Option<T> {
+        self.queue.pop()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+}
+
+impl<T> fmt::Debug for ArrayQueue<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ArrayQueue")
+    }
+}
+
+impl<T> Default for Item<T> {
+    fn default() -> Item<T> {
+        Item {
+            written: AtomicUsize::new(0),
+            value: Mutex::new(None),
+        }
+    }
+}
+
+impl<T> Item<T> {
+    /// The value is there, for all who see that it is.
+    fn write(&self, value: T) {
+        *alone(&self.value) = Some(value);
+        self.written.store(1, Ordering::Release);
     }
 }
 
