@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::bench::sample::Sample;
 
 /// The columns before the figures, and the one after them.
-const FIRST: [&str; 4] = ["cell", "server", "round", "date"];
+const FIRST: [&str; 5] = ["cell", "server", "round", "date", "tcp"];
 const LAST: &str = "note";
 
 /// One part's measurements.
@@ -35,6 +35,8 @@ pub struct Row {
     pub round: usize,
     /// The day.
     pub date: String,
+    /// TCP's congestion control; empty where none was noted.
+    pub tcp: String,
     /// One for each of the book's figures; none where there is no such thing, or where it failed.
     pub values: Vec<Option<f64>>,
     /// Why it failed, or what else there is to say.
@@ -61,12 +63,13 @@ impl Book {
         let note = place(LAST);
         let row = |line: Vec<String>| {
             let field = |place: Option<usize>| line.get(place?).cloned();
-            let [cell, server, round, date] = places.map(field);
+            let [cell, server, round, date, tcp] = places.map(field);
             Some(Row {
                 cell: cell?,
                 server: server?,
                 round: round?.parse().ok()?,
                 date: date.unwrap_or_default(),
+                tcp: tcp.unwrap_or_default(),
                 values: columns
                     .iter()
                     .map(|column| field(*column)?.parse().ok())
@@ -101,6 +104,7 @@ impl Book {
             server: server.to_owned(),
             round,
             date: today(),
+            tcp: congestion_control(),
             values,
             note,
         });
@@ -132,11 +136,12 @@ impl Book {
                 .map(|value| value.map_or(String::new(), short));
             let values: Vec<String> = values.collect();
             text.push_str(&format!(
-                "{},{},{},{},{},{}\n",
+                "{},{},{},{},{},{},{}\n",
                 quoted(&row.cell),
                 quoted(&row.server),
                 row.round,
                 row.date,
+                row.tcp,
                 values.join(","),
                 quoted(&row.note),
             ));
@@ -179,7 +184,7 @@ impl Book {
         Sample::of(values)
     }
 
-    /// When a cell was measured and in how many rounds, as a sentence.
+    /// When a cell was measured, in how many rounds and over which TCP, as a sentence.
     pub fn origin(&self, cell: &str) -> String {
         let rows: Vec<&Row> = self.rows.iter().filter(|row| row.cell == cell).collect();
         let rounds = rows.iter().map(|row| row.round + 1).max().unwrap_or(0);
@@ -187,8 +192,13 @@ impl Book {
         let date = date
             .filter(|date| !date.is_empty())
             .unwrap_or("an unknown day");
+        let tcp = rows.iter().map(|row| row.tcp.as_str()).max();
+        let tcp = match tcp.filter(|tcp| !tcp.is_empty()) {
+            Some(tcp) => format!(", TCP with {tcp}"),
+            None => String::new(),
+        };
         let plural = if rounds == 1 { "round" } else { "rounds" };
-        format!("{rounds} {plural}, {date}.")
+        format!("{rounds} {plural}, {date}{tcp}.")
     }
 }
 
@@ -236,6 +246,12 @@ fn today() -> String {
     let days = now.map_or(0, |since| since.as_secs() / 86_400);
     let (year, month, day) = date_of(days);
     format!("{year}-{month:02}-{day:02}")
+}
+
+/// What new connections of this network begin with; empty if the kernel does not tell.
+fn congestion_control() -> String {
+    let read = fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control");
+    read.map_or(String::new(), |name| name.trim().to_owned())
 }
 
 /// The date of a day, counted from 1970-01-01.
