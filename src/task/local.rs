@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 use super::Info;
 use super::header::{Header, is_younger};
 use super::join::JoinError;
