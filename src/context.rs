@@ -26,6 +26,8 @@ pub(crate) struct Local {
     pub(crate) cpu: usize,
     /// The runtime's shared part.
     pub(crate) shared: Arc<Shared>,
+    /// Its own of the stations in there.
+    pub(crate) station: Arc<Station>,
     /// The main future, from its start until the stop has read its result.
     pub(crate) main: RefCell<Option<JoinHandle<std::io::Result<()>>>>,
     /// Its tasks.
@@ -126,7 +128,7 @@ impl Local {
     /// This core's station.
     #[inline]
     pub(crate) fn station(&self) -> &Station {
-        &self.shared.stations[self.index]
+        &self.station
     }
 
     /// Whether the main future has ended and its result was not read yet.
@@ -147,6 +149,14 @@ impl Local {
     #[inline]
     pub(crate) fn now_ns(&self) -> u64 {
         self.shared.clock.now_ns()
+    }
+
+    /// Reads the clock for the turn that begins (ns).
+    #[inline]
+    pub(crate) fn read_clock(&self) -> u64 {
+        let now_ns = self.now_ns();
+        self.io.borrow_mut().now_ns = now_ns;
+        now_ns
     }
 
     /// Milliseconds from the trigger until now, for the report; 0 where no stop has begun.
@@ -203,13 +213,26 @@ impl Local {
     /// what a waker or a destructor makes in the last round waits for the next turn.
     #[inline]
     pub(crate) fn settle(&self, leftovers: &mut Leftovers) {
-        if self.io.borrow().has_leftovers() || !leftovers.is_empty() {
+        self.settle_after(leftovers, |_| {});
+    }
+
+    /// Does something with the sockets, and settles then what waits.
+    #[inline]
+    pub(crate) fn settle_after(&self, leftovers: &mut Leftovers, act: impl FnOnce(&mut Io)) {
+        let waits = {
+            let mut io = self.io.borrow_mut();
+            act(&mut io);
+            io.has_leftovers()
+        };
+        // What is in `leftovers` was on its way when a destructor panicked past all care: `settle_now`
+        // leaves nothing there.
+        if waits {
             self.settle_now(leftovers);
         }
     }
 
-    /// As `settle`, where something waits.
-    fn settle_now(&self, leftovers: &mut Leftovers) {
+    /// As `settle`, where something waits, or may have been left in `leftovers` by a turn that failed.
+    pub(crate) fn settle_now(&self, leftovers: &mut Leftovers) {
         for _ in 0..SETTLE_ROUNDS {
             {
                 let mut io = self.io.borrow_mut();

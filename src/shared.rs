@@ -36,7 +36,7 @@ pub(crate) struct Shared {
     /// What the coordinator has ordered.
     pub(crate) orders: Orders,
     /// One for each core, by its index.
-    pub(crate) stations: Vec<Station>,
+    pub(crate) stations: Vec<Arc<Station>>,
     /// The sockets that listen since their bind and that no core has taken.
     pub(crate) untaken: Arc<Listening>,
     /// Wakes the coordinator.
@@ -78,7 +78,7 @@ impl Shared {
             config,
             orders: Orders::default(),
             stations: std::iter::zip(alarms, cpus)
-                .map(|(alarm, cpu)| Station::new(alarm.clone(), *cpu))
+                .map(|(alarm, cpu)| Arc::new(Station::new(alarm.clone(), *cpu)))
                 .collect(),
             untaken: Arc::default(),
             board: Arc::default(),

@@ -128,6 +128,7 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         index,
         cpu,
         shared: shared.clone(),
+        station: station.clone(),
         main: RefCell::new(None),
         tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
         io: RefCell::new(io),
@@ -156,31 +157,26 @@ fn turn(
     woke_ns: Option<u64>,
 ) -> io::Result<Option<u64>> {
     let station = local.station();
-    let now_ns = woke_ns.unwrap_or_else(|| local.now_ns());
+    let now_ns = woke_ns.unwrap_or_else(|| local.read_clock());
     station.pulse.begin_turn(now_ns);
-    local.io.borrow_mut().now_ns = now_ns;
     stop.obey(local);
     if !station.mailbox.is_empty() {
         read_letters(local);
     }
-    {
-        let mut io = local.io.borrow_mut();
+    local.settle_after(leftovers, |io| {
         if woke_ns.is_none() {
             io.reap();
         }
-        io.expire(leftovers);
-    }
-    local.settle(leftovers);
+        io.expire();
+    });
     local.tasks.collect_foreign();
     let ran = local.tasks.run(TASK_BUDGET);
-    local.settle(leftovers);
-    if ran.polled > 0 {
-        let mut io = local.io.borrow_mut();
+    local.settle_after(leftovers, |io| {
         io.steps += ran.polled as u64;
         if ran.essential > 0 {
             io.activity_ns = io.now_ns;
         }
-    }
+    });
     let again = stop.step(local);
     if stop.is_under_way() {
         local.settle(leftovers);
@@ -258,7 +254,7 @@ fn fail(
     error: String,
 ) -> CoreReport {
     say_failed(local);
-    local.settle(leftovers);
+    local.settle_now(leftovers);
     stop.abandon(local);
     let mut report = stop.report(local);
     report.outcome = CoreOutcome::Failed;

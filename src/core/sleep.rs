@@ -52,7 +52,7 @@ pub(super) fn enter(
 }
 
 /// Whether anybody has something for this core, which has said that it will sleep and has obeyed what
-/// it has `seen` of the orders. Who comes later rings.
+/// it has `seen` of the orders. Who comes later rings: the fence of `will_sleep` is between the two.
 #[inline]
 pub(super) fn is_called(station: &Station, tasks: &Tasks, orders: &Orders, seen: Order) -> bool {
     !station.mailbox.is_empty() || tasks.foreign_pending() || orders.read() != seen

@@ -60,25 +60,29 @@ impl Io {
         }
     }
 
-    /// The next chunk, if one is here.
-    #[inline]
+    /// The next chunk, if one is here, no other behind it, and the receive goes on: as nearly always.
+    #[inline(always)]
     pub(crate) fn recv_now(&mut self, index: u32) -> Option<Chunk> {
         let conn = self.conns.get_mut(index as usize)?;
         let lane = conn.lane.as_mut()?;
-        lane.inbound_bytes -= lane.inbound.front()?.len();
         if conn.recv == Recv::Off {
-            return self.recv_and_resume(index);
+            return None;
         }
-        // Moved last, straight to where it is wanted.
-        lane.inbound.pop_front()
+        let chunk = lane.inbound.take_only()?;
+        lane.inbound_bytes = 0;
+        Some(chunk)
     }
 
-    /// As `recv_now`, where the receive may be armed again; the chunk is no part of the sum any more.
-    #[cold]
-    fn recv_and_resume(&mut self, index: u32) -> Option<Chunk> {
-        self.resume_recv(index);
+    /// The next chunk, if one is here.
+    pub(super) fn next_chunk(&mut self, index: u32) -> Option<Chunk> {
         let conn = self.conns.get_mut(index as usize)?;
-        conn.lane.as_mut()?.inbound.pop_front()
+        let lane = conn.lane.as_mut()?;
+        let chunk = lane.inbound.pop_front()?;
+        lane.inbound_bytes -= chunk.len();
+        if conn.recv == Recv::Off {
+            self.resume_recv(index);
+        }
+        Some(chunk)
     }
 
     /// The next chunk; an empty one at the end of the stream.
@@ -87,7 +91,7 @@ impl Io {
         index: u32,
         context: &mut Context<'_>,
     ) -> Poll<io::Result<Chunk>> {
-        if let Some(chunk) = self.recv_now(index) {
+        if let Some(chunk) = self.next_chunk(index) {
             return Poll::Ready(Ok(chunk));
         }
         let Some(conn) = self.conns.get_mut(index as usize) else {
@@ -227,10 +231,15 @@ impl Io {
         Poll::Pending
     }
 
-    /// Queues the segment that `take` gives, if nothing speaks against it. Whether it was queued;
-    /// if not, nothing has happened.
-    #[inline]
-    pub(crate) fn push_now(&mut self, index: u32, take: impl FnOnce() -> Segment) -> bool {
+    /// Queues the segment of `len` bytes that `take` gives, if it is the only one and nothing speaks
+    /// against it, as nearly always. Whether it was queued; if not, nothing has happened.
+    #[inline(always)]
+    pub(crate) fn push_now(
+        &mut self,
+        index: u32,
+        len: usize,
+        take: impl FnOnce() -> Segment,
+    ) -> bool {
         let plenty = self.driver.pool().has_plenty();
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return false;
@@ -239,16 +248,10 @@ impl Io {
         let Some(lane) = &mut conn.lane else {
             return false;
         };
-        if !plenty || !plain || lane.outbound.bytes() >= HIGH_WATER_BYTES {
+        if !plenty || !plain || len == 0 || !lane.outbound.is_empty() {
             return false;
         }
-        let segment = take();
-        if segment.is_empty() {
-            // Dropped when the borrow is over: the memory may have a user's destructor.
-            self.spent_segments.push(segment);
-            return true;
-        }
-        lane.outbound.push(segment);
+        lane.outbound.push_only(len, take());
         if !conn.dirty {
             conn.dirty = true;
             self.dirty.push(index);

@@ -56,12 +56,15 @@ impl Conn {
     pub(super) fn seal_at_once(
         &mut self,
         index: u32,
+        now_ns: u64,
         generations: &mut Generations,
     ) -> Option<(Sqe, AtOnce)> {
         let fd = self.raw()?;
         let (sqe, len) = self.lane.as_mut()?.outbound.seal_at_once(fd)?;
         let generation = generations.advance();
         self.send = Some(generation);
+        // When it is known to be over the core may have slept since.
+        self.active_ns = now_ns;
         let sent = AtOnce {
             index,
             generation,
@@ -82,18 +85,15 @@ impl Io {
     /// before the completions were taken that were looked at since.
     #[inline]
     pub(super) fn end_at_once(&mut self) {
-        // By their places, and not taken out one by one: see `flush_sends`. None is added in here.
-        let sends = self.at_once.len();
-        for at in 0..sends {
-            let sent = self.at_once[at];
+        // Taken away for as long as they are looked at. None is added in here.
+        let mut sends = std::mem::take(&mut self.at_once);
+        for sent in &sends {
             let Some(conn) = self.conns.get_mut(sent.index as usize) else {
                 continue;
             };
             if conn.send != Some(sent.generation) {
                 continue;
             }
-            // The core may have slept since.
-            conn.active_ns = conn.active_ns.max(self.flushed_ns);
             self.driver.count_last(0);
             self.tally.sent += u64::from(sent.len);
             if !conn.end_send(
@@ -105,8 +105,9 @@ impl Io {
                 self.after_send(sent.index);
             }
         }
-        debug_assert_eq!(self.at_once.len(), sends);
-        self.at_once.clear();
+        debug_assert!(self.at_once.is_empty());
+        sends.clear();
+        self.at_once = sends;
     }
 
     /// Whether such sends wait for word of the kernel, which did not take them yet or has more to

@@ -274,8 +274,14 @@ impl Conn {
         self.lane.get_or_insert_with(|| lanes.take())
     }
 
-    /// Bytes came for the reader. Whether there are as many now as may wait.
+    /// Takes a place for bytes that come for the reader, if nothing waits for it, as nearly always.
     #[inline(always)]
+    pub(super) fn free_lane(&mut self) -> Option<&mut Lane> {
+        let lane = self.lane.as_deref_mut();
+        lane.filter(|lane| lane.inbound.is_empty())
+    }
+
+    /// Bytes came for the reader. Whether there are as many now as may wait.
     pub(super) fn deliver(
         &mut self,
         chunk: Chunk,

@@ -77,6 +77,14 @@ impl<T> Few<T> {
         }
     }
 
+    /// Puts the first one in, where there is none. Straight into its place: what is handed to a call
+    /// that may be made is in memory first, and is copied from there.
+    #[inline(always)]
+    pub(crate) fn put_only(&mut self, item: T) {
+        debug_assert!(self.is_empty(), "others stand before it");
+        self.first = Some(item);
+    }
+
     /// Puts one before all others.
     pub(crate) fn push_front(&mut self, item: T) {
         if let Some(second) = self.first.replace(item) {
@@ -93,12 +101,13 @@ impl<T> Few<T> {
         self.first.take()
     }
 
-    /// Drops the first one where it is, if there is no other: to be moved out first is a dozen
-    /// instructions.
-    #[inline]
-    pub(crate) fn drop_only(&mut self) {
-        debug_assert!(self.rest.is_none(), "others stand behind it");
-        self.first = None;
+    /// Takes the first one out, if there is no other: short, where others would have to move up.
+    #[inline(always)]
+    pub(crate) fn take_only(&mut self) -> Option<T> {
+        match self.rest {
+            None => self.first.take(),
+            Some(_) => None,
+        }
     }
 
     /// As `pop_front`, where others may stand behind.
@@ -136,7 +145,8 @@ mod tests {
         PushBack(u8),
         PushFront(u8),
         PopFront,
-        DropOnly,
+        PutOnly(u8),
+        TakeOnly,
         Take,
     }
 
@@ -145,7 +155,8 @@ mod tests {
             3 => any::<u8>().prop_map(Ask::PushBack),
             1 => any::<u8>().prop_map(Ask::PushFront),
             3 => Just(Ask::PopFront),
-            1 => Just(Ask::DropOnly),
+            1 => any::<u8>().prop_map(Ask::PutOnly),
+            1 => Just(Ask::TakeOnly),
             1 => Just(Ask::Take),
         ]
     }
@@ -166,11 +177,18 @@ mod tests {
                         model.push_front(item);
                     }
                     Ask::PopFront => prop_assert_eq!(few.pop_front(), model.pop_front()),
-                    Ask::DropOnly if few.only().is_some() => {
-                        few.drop_only();
-                        model.clear();
+                    Ask::PutOnly(item) if few.is_empty() => {
+                        few.put_only(item);
+                        model.push_back(item);
                     }
-                    Ask::DropOnly => {}
+                    Ask::PutOnly(_) => {}
+                    Ask::TakeOnly => {
+                        let only = few.only().copied();
+                        prop_assert_eq!(few.take_only(), only);
+                        if only.is_some() {
+                            model.clear();
+                        }
+                    }
                     Ask::Take => {
                         let taken: Vec<u8> = few.take().collect();
                         prop_assert_eq!(taken, model.drain(..).collect::<Vec<u8>>());

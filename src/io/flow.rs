@@ -151,12 +151,19 @@ impl Io {
         let index = token.index;
         // As nearly always: bytes came for a connection in use, and more will.
         if let (true, Some(conn)) = (cqe.more(), self.conns.get_mut(index as usize)) {
-            let usual = conn.recv.is_of(token.generation) && conn.is_plain();
+            let usual = conn.recv == Recv::Armed(token.generation) && conn.is_plain();
             if usual && !self.driver.pool().is_short(index) {
-                if let Some(chunk) = self.driver.chunk(cqe, index) {
+                conn.active_ns = self.now_ns;
+                conn.first_byte = true;
+                if let Some(lane) = conn.free_lane() {
+                    if let Some(chunk) = self.driver.chunk(cqe, index) {
+                        self.tally.received += chunk.len() as u64;
+                        lane.put_first_inbound(chunk);
+                        conn.reader.wake(&mut self.wakers);
+                        return;
+                    }
+                } else if let Some(chunk) = self.driver.chunk(cqe, index) {
                     self.tally.received += chunk.len() as u64;
-                    conn.active_ns = self.now_ns;
-                    conn.first_byte = true;
                     if conn.deliver(chunk, &mut self.lanes, &mut self.wakers) {
                         self.stop_full(index);
                     }
@@ -345,7 +352,6 @@ impl Io {
             return;
         }
         let may_be_at_once = self.draining.is_none();
-        self.flushed_ns = self.now_ns;
         // By their places: what a drain of the list costs, a core with one connection would pay for
         // each request.
         for at in 0..self.dirty.len() {
@@ -355,7 +361,9 @@ impl Io {
             };
             conn.dirty = false;
             if may_be_at_once && conn.may_send_at_once() {
-                if let Some((sqe, sent)) = conn.seal_at_once(index, &mut self.generations) {
+                if let Some((sqe, sent)) =
+                    conn.seal_at_once(index, self.now_ns, &mut self.generations)
+                {
                     self.driver.submit(sqe, sent.token());
                     self.at_once.push(sent);
                     continue;
@@ -366,7 +374,7 @@ impl Io {
         self.dirty.clear();
     }
 
-    /// The completion of a send.
+    /// The completion of a send: of one that failed, was short, or was waited for.
     #[inline]
     pub(super) fn on_send(&mut self, cqe: &Cqe) {
         let token = Token::of_kind(cqe.user_data, Kind::Send);

@@ -14,7 +14,7 @@
 
 use super::few::Few;
 use super::outbound::Outbound;
-use crate::config::{LANES_KEPT, LANES_SPARE};
+use crate::config::{BUFFER_BYTES, CONN_INBOUND_BYTES, LANES_KEPT, LANES_SPARE};
 use crate::ring::chunk::Chunk;
 
 /// See the module.
@@ -29,6 +29,14 @@ pub(super) struct Lane {
 }
 
 impl Lane {
+    /// The first bytes for the reader come.
+    #[inline(always)]
+    pub(super) fn put_first_inbound(&mut self, chunk: Chunk) {
+        const { assert!(BUFFER_BYTES < CONN_INBOUND_BYTES, "one chunk fills no lane") };
+        self.inbound_bytes = chunk.len();
+        self.inbound.put_only(chunk);
+    }
+
     /// Whether nothing is in it, so that it holds no memory but its own.
     fn is_empty(&self) -> bool {
         self.inbound.is_empty() && self.outbound.is_empty()

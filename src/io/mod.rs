@@ -105,8 +105,6 @@ pub(crate) struct Io {
     dirty: Vec<u32>,
     /// Sends that were over when they were submitted, if the kernel does not say otherwise.
     at_once: Vec<AtOnce>,
-    /// When sends were last made of what was queued (ns).
-    flushed_ns: u64,
     /// Records that wait for buffers to receive into, longest first.
     starved: VecDeque<u32>,
     /// How many connections met their limit in this turn.
@@ -121,6 +119,8 @@ pub(crate) struct Io {
     fds_freed: bool,
     /// To be woken when the borrow is over.
     wakers: Vec<Waker>,
+    /// Delayed spawns that are due, to be run when the borrow is over.
+    due_spawns: Vec<Box<dyn FnOnce()>>,
     /// To be dropped when the borrow is over.
     spent_wakers: Vec<Waker>,
     /// To be dropped when the borrow is over: the memory may be a user's.
@@ -197,7 +197,6 @@ impl Io {
             generations: Generations::default(),
             dirty: Vec::new(),
             at_once: Vec::new(),
-            flushed_ns: now_ns,
             starved: VecDeque::new(),
             met_limit: 0,
             last_listener: 0,
@@ -205,6 +204,7 @@ impl Io {
             refused: Vec::new(),
             fds_freed: false,
             wakers: Vec::new(),
+            due_spawns: Vec::new(),
             spent_wakers: Vec::new(),
             spent_segments: Vec::new(),
             batch: Box::default(),
@@ -227,13 +227,12 @@ impl Io {
         }
         let of_at_once = self.has_news_of_at_once();
         loop {
-            let count = self.driver.collect(&mut batch);
+            let found = self.driver.collect(&mut batch);
+            let count = found.count;
             let came = &batch[..count];
             self.steps += count as u64;
-            for cqe in came {
-                if cqe.kind() == Kind::Send as u8 {
-                    self.on_send(cqe);
-                }
+            if found.may_have(Kind::Send) {
+                self.take_sends(came);
             }
             if of_at_once && count < batch.len() {
                 self.end_at_once();
@@ -250,12 +249,25 @@ impl Io {
             }
         }
         self.batch = batch;
+        self.driver.pool().note_lent();
         if self.fds_freed {
             self.end_all_backoffs();
         }
     }
 
+    /// Takes the completions of sends.
+    #[inline(never)]
+    fn take_sends(&mut self, came: &[Cqe]) {
+        for cqe in came {
+            if cqe.kind() == Kind::Send as u8 {
+                self.on_send(cqe);
+            }
+        }
+    }
+
     /// A completion that is neither a send's nor a receive's.
+    #[cold]
+    #[inline(never)]
     fn on_rare(&mut self, cqe: Cqe) {
         let Some(completion) = self.driver.decode(cqe) else {
             return;
@@ -270,20 +282,20 @@ impl Io {
 
     /// Moves time to this turn's, and fires what is due by that; see `fire`.
     #[inline]
-    pub(crate) fn expire(&mut self, leftovers: &mut Leftovers) {
+    pub(crate) fn expire(&mut self) {
         self.wheel.advance(ticks_gone(self.now_ns));
         if !self.wheel.is_empty() {
-            self.fire(leftovers);
+            self.fire();
             #[cfg(test)]
-            if !leftovers.spawns.is_empty() {
+            if !self.due_spawns.is_empty() {
                 crate::ring::fake::strike(crate::ring::fake::Place::Timers);
             }
         }
     }
 
-    /// Fires the timers that are due, up to a budget; delayed spawns go to `leftovers`. What is due
-    /// beyond that waits, in its order, for the next turn.
-    fn fire(&mut self, leftovers: &mut Leftovers) {
+    /// Fires the timers that are due, up to a budget. What is due beyond that waits, in its order, for
+    /// the next turn.
+    fn fire(&mut self) {
         let mut of_conns = 0;
         for _ in 0..TIMER_BUDGET {
             if of_conns >= CONN_TIMER_BUDGET {
@@ -298,7 +310,7 @@ impl Io {
                 Timer::Spawn(spawn) => {
                     self.delayed_spawns -= 1;
                     self.timers_fired += 1;
-                    leftovers.spawns.push(spawn);
+                    self.due_spawns.push(spawn);
                 }
                 Timer::Conn { index } => {
                     of_conns += 1;
@@ -324,6 +336,7 @@ impl Io {
     /// Moves what must happen outside of the borrow to `leftovers`.
     pub(crate) fn take_leftovers(&mut self, leftovers: &mut Leftovers) {
         leftovers.wakers.append(&mut self.wakers);
+        leftovers.spawns.append(&mut self.due_spawns);
         leftovers.spent_wakers.append(&mut self.spent_wakers);
         leftovers.spent_segments.append(&mut self.spent_segments);
     }
@@ -344,11 +357,12 @@ impl Io {
             || !(self.dirty.is_empty() && self.starved.is_empty() && self.at_once.is_empty())
     }
 
-    /// Whether something waits to be woken or dropped.
+    /// Whether something waits to be woken, run or dropped.
     #[inline]
     pub(crate) fn has_leftovers(&self) -> bool {
         // One question, for a core with one connection asks it five times for each request.
-        self.wakers.len() | self.spent_wakers.len() | self.spent_segments.len() != 0
+        let spent = self.spent_wakers.len() | self.spent_segments.len();
+        self.wakers.len() | self.due_spawns.len() | spent != 0
     }
 
     /// Takes every timer but the connections' own out of the wheel, to be dropped outside of the

@@ -21,11 +21,20 @@ enum Form {
 
 impl Payload {
     /// Takes the bytes out, as a segment of an outbound queue; none are left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take(&mut self) -> Segment {
-        match std::mem::replace(&mut self.0, Form::Chunk(Chunk::empty())) {
-            Form::Chunk(chunk) => Segment::Chunk(chunk),
-            Form::Bytes(bytes) => Segment::Bytes(bytes),
+        match &mut self.0 {
+            Form::Chunk(chunk) => Segment::Chunk(chunk.take()),
+            Form::Bytes(bytes) => Segment::Bytes(std::mem::take(bytes)),
+        }
+    }
+
+    /// How many bytes there are.
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
+        match &self.0 {
+            Form::Chunk(chunk) => chunk.len(),
+            Form::Bytes(bytes) => bytes.len(),
         }
     }
 }
@@ -33,12 +42,8 @@ impl Payload {
 impl std::fmt::Debug for Payload {
     /// How many bytes, and not which: they are a user's, or a peer's.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let len = match &self.0 {
-            Form::Chunk(chunk) => chunk.len(),
-            Form::Bytes(bytes) => bytes.len(),
-        };
         f.debug_struct("Payload")
-            .field("len", &len)
+            .field("len", &self.len())
             .finish_non_exhaustive()
     }
 }

@@ -211,18 +211,23 @@ pub struct Receiving<'a> {
 impl Future for Receiving<'_> {
     type Output = io::Result<Chunk>;
 
-    #[inline]
+    #[inline(always)]
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Record { local, index } = self.record;
         if let Some(chunk) = local.io.borrow_mut().recv_now(*index) {
             return Poll::Ready(Ok(chunk));
         }
-        self.poll_with_care(context)
+        // Taken apart, so that the usual case need not leave its chunk in memory for the caller too.
+        match self.poll_with_care(context) {
+            Poll::Ready(result) => Poll::Ready(result),
+            Poll::Pending => Poll::Pending,
+        }
     }
 }
 
 impl Receiving<'_> {
-    /// As `poll`, where nothing is here.
+    /// As `poll`, where nothing is here, or more than one chunk.
+    #[inline(never)]
     fn poll_with_care(&self, context: &mut Context<'_>) -> Poll<io::Result<Chunk>> {
         let Record { local, index } = self.record;
         local.io.borrow_mut().poll_recv(*index, context)
@@ -256,7 +261,7 @@ impl Future for Sending<'_> {
         let sent = {
             let mut io = local.io.borrow_mut();
             let payload = &mut self.payload;
-            io.push_now(*index, || payload.take())
+            io.push_now(*index, payload.len(), || payload.take())
         };
         if sent {
             return Poll::Ready(Ok(()));
@@ -266,8 +271,7 @@ impl Future for Sending<'_> {
 }
 
 impl Sending<'_> {
-    /// As `poll`, where the payload may have to wait or to be refused.
-    #[cold]
+    /// As `poll`, where others wait to be sent, or the payload may have to wait or to be refused.
     fn poll_with_care(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Record { local, index } = self.record;
         let mut io = local.io.borrow_mut();

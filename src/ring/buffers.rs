@@ -74,15 +74,39 @@ pub(super) struct Buffers {
     stock: Box<[Cell<u16>]>,
     /// The most that were lent at once since `wanted` was last thought over.
     lent_most: Cell<u32>,
-    /// How many chunks look into each buffer. Zero: it is in the ring. `STOCKED`: in the stock.
-    chunks: Box<[Cell<u32>]>,
-    /// Which connection each lent buffer is charged to, or `NOBODY`; of the others it means nothing.
-    charged_to: Box<[Cell<u32>]>,
+    /// Where the tail was when it was.
+    thought_at: Cell<u16>,
+    /// Where each buffer is.
+    places: Box<[Place]>,
     /// How many buffers are lent, that is, have chunks.
     lent: Cell<u32>,
     /// One for the `Pool` while it is there, and one for each time it was leaked. At none of them
     /// the last lent buffer that comes back frees all.
     holders: Cell<u32>,
+}
+
+/// Where a buffer is.
+#[derive(Debug)]
+struct Place {
+    /// How many chunks look into it. Zero: it is in the ring. `STOCKED`: in the stock.
+    chunks: Cell<u32>,
+    /// Which connection it is charged to while it is lent, or `NOBODY`; else it means nothing.
+    charged_to: Cell<u32>,
+}
+
+impl Place {
+    /// That of a buffer in the stock.
+    fn stocked() -> Place {
+        Place {
+            chunks: Cell::new(STOCKED),
+            charged_to: Cell::new(NOBODY),
+        }
+    }
+
+    /// Whether chunks look into it.
+    fn is_lent(&self) -> bool {
+        !matches!(self.chunks.get(), 0 | STOCKED)
+    }
 }
 
 impl Pool {
@@ -97,8 +121,8 @@ impl Pool {
             out: Cell::new(0),
             stock: (0..POOL_BUFFERS).rev().map(Cell::new).collect(),
             lent_most: Cell::new(0),
-            chunks: (0..POOL_BUFFERS).map(|_| Cell::new(STOCKED)).collect(),
-            charged_to: (0..POOL_BUFFERS).map(|_| Cell::new(NOBODY)).collect(),
+            thought_at: Cell::new(0),
+            places: (0..POOL_BUFFERS).map(|_| Place::stocked()).collect(),
             lent: Cell::new(0),
             holders: Cell::new(1),
         };
@@ -125,20 +149,31 @@ impl Pool {
     #[inline]
     pub(super) fn lend(&self, id: u16, len: usize, to: u32) -> Option<NonNull<u8>> {
         let pool = self.buffers();
-        let chunks = pool.chunks.get(usize::from(id))?;
-        if chunks.get() != 0 || len > BUFFER_BYTES {
+        let place = pool.places.get(usize::from(id))?;
+        if place.chunks.get() != 0 || len > BUFFER_BYTES {
             debug_assert!(
                 false,
                 "buffer {id} of {len} bytes is not the kernel's to fill"
             );
             return None;
         }
-        chunks.set(1);
-        let lent = pool.lent.get() + 1;
-        pool.lent.set(lent);
-        pool.lent_most.set(pool.lent_most.get().max(lent));
-        pool.charged_to[usize::from(id)].set(to);
+        place.chunks.set(1);
+        place.charged_to.set(to);
+        pool.lent.set(pool.lent.get() + 1);
         Some(pool.first_byte(id))
+    }
+
+    /// Notes how many buffers are lent, when a reap has lent all it found, and now and then thinks over
+    /// how many are wanted.
+    #[inline]
+    pub(crate) fn note_lent(&self) {
+        let pool = self.buffers();
+        pool.lent_most
+            .set(pool.lent_most.get().max(pool.lent.get()));
+        let put_since = pool.tail.get().wrapping_sub(pool.thought_at.get());
+        if put_since >= THOUGHT_OVER_EACH {
+            pool.think_over();
+        }
     }
 
     /// The memory, for chunks to find their way home.
@@ -217,11 +252,8 @@ impl Pool {
 
     /// How many buffers are charged to the connection at `index`.
     pub(crate) fn charged(&self, index: u32) -> u32 {
-        let pool = self.buffers();
-        let lent = |id: &usize| !matches!(pool.chunks[*id].get(), 0 | STOCKED);
-        let charged = |id: &usize| pool.charged_to[*id].get() == index;
-        let ids = 0..usize::from(POOL_BUFFERS);
-        ids.filter(|id| lent(id) && charged(id)).count() as u32
+        let charged = |place: &&Place| place.is_lent() && place.charged_to.get() == index;
+        self.buffers().places.iter().filter(charged).count() as u32
     }
 
     /// Forgets the connection at `index`: what it still holds is charged to nobody, so that the
@@ -230,9 +262,9 @@ impl Pool {
         if self.lent() == 0 {
             return;
         }
-        for charged_to in &self.buffers().charged_to {
-            if charged_to.get() == index {
-                charged_to.set(NOBODY);
+        for place in &self.buffers().places {
+            if place.charged_to.get() == index {
+                place.charged_to.set(NOBODY);
             }
         }
     }
@@ -253,7 +285,10 @@ impl Drop for Pool {
         if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
             // SAFETY: this value was the last to hold the memory, and no chunk looks into it.
             unsafe { Buffers::free(self.0) };
+            return;
         }
+        // None goes back into a ring that nobody reads any more.
+        buffers.wanted.set(0);
     }
 }
 
@@ -272,7 +307,7 @@ impl Buffers {
             let out = self.out.get() + 1;
             self.out.set(out);
             let id = self.stock[usize::from(POOL_BUFFERS - out)].get();
-            self.chunks[usize::from(id)].set(0);
+            self.places[usize::from(id)].chunks.set(0);
             self.put(id);
         }
     }
@@ -282,7 +317,7 @@ impl Buffers {
     fn store(&self, id: u16) {
         let out = self.out.get();
         self.stock[usize::from(POOL_BUFFERS - out)].set(id);
-        self.chunks[usize::from(id)].set(STOCKED);
+        self.places[usize::from(id)].chunks.set(STOCKED);
         self.out.set(out - 1);
     }
 
@@ -298,6 +333,7 @@ impl Buffers {
             self.wanted.set((wanted / 2).max(POOL_FIRST));
         }
         self.lent_most.set(self.lent.get());
+        self.thought_at.set(self.tail.get());
     }
 
     /// Puts buffer `id` at the tail of the ring, where the kernel finds it.
@@ -325,7 +361,7 @@ impl Buffers {
 
     /// One chunk more looks into buffer `id`; `false` if that is too many to count.
     pub(super) fn retain(&self, id: u16) -> bool {
-        let chunks = &self.chunks[usize::from(id)];
+        let chunks = &self.places[usize::from(id)].chunks;
         let count = chunks.get() + 1;
         if count == STOCKED {
             return false;
@@ -339,25 +375,23 @@ impl Buffers {
     ///
     /// # Safety
     ///
-    /// `this` is the home of the chunk, which counts in `chunks[id]` and is not used again.
-    #[inline]
+    /// `this` is the home of the chunk, which counts in `places[id]` and is not used again.
+    #[inline(never)]
     pub(super) unsafe fn release(this: NonNull<Buffers>, id: u16) {
         // SAFETY: buffer `id` is lent, so the memory is there (`Pool::drop`, and below).
         let buffers = unsafe { this.as_ref() };
-        let chunks = &buffers.chunks[usize::from(id)];
+        let chunks = &buffers.places[usize::from(id)].chunks;
         chunks.set(chunks.get() - 1);
         if chunks.get() > 0 {
             return;
         }
         buffers.lent.set(buffers.lent.get() - 1);
-        if buffers.out.get() > buffers.wanted.get() {
-            buffers.store(id);
-        } else {
+        if buffers.out.get() <= buffers.wanted.get() {
             buffers.put(id);
-            if buffers.tail.get() % THOUGHT_OVER_EACH == 0 {
-                buffers.think_over();
-            }
+            return;
         }
+        buffers.store(id);
+        // `Pool::drop` has made sure that this is asked.
         if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
             // SAFETY: nobody holds the memory, and this was the last chunk.
             unsafe { Buffers::free(this) };

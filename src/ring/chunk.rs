@@ -46,29 +46,78 @@ use super::buffers::{Buffers, Pool};
 ///
 /// Chunks stay readable through every phase and after it, as long as they are kept.
 pub struct Chunk {
-    /// The first byte. Readable together with the `len - 1` behind it as long as this chunk counts
+    /// The first byte. Readable together with the others behind it as long as this chunk counts
     /// at its home, and dangling where there is none.
     start: NonNull<u8>,
     /// What `home` says. As three words the chunk is a third smaller than with an enum in it, and
     /// its bytes are found without asking where they are.
     owner: NonNull<()>,
-    /// How many bytes there are.
-    len: u32,
-    /// Which buffer of the pool; 0 elsewhere.
-    id: u16,
-    /// Where the bytes are. Never changes.
-    home: Home,
+    /// The rest. In one word, for a chunk is moved half a dozen times in an echo: with a field for
+    /// each the bytes of the last word were written one by one and read all at once, or the other way
+    /// round, and a processor waits then until the stores have left it. That was a sixth of an echo's
+    /// user time.
+    rest: Rest,
 }
+
+/// How many bytes a chunk has, and where they are.
+///
+/// ```text
+///  63   48 47        32 31            0
+/// ┌───────┬────────────┬───────────────┐
+/// │ home  │ buffer     │ length        │
+/// └───────┴────────────┴───────────────┘
+/// ```
+#[derive(Clone, Copy)]
+struct Rest(u64);
+
+impl Rest {
+    /// That of a chunk of `len` bytes in buffer `id`; 0 where there is none.
+    #[inline(always)]
+    const fn new(home: Home, id: u16, len: u32) -> Rest {
+        Rest((home as u64) << 48 | (id as u64) << 32 | len as u64)
+    }
+
+    /// How many bytes there are.
+    #[inline(always)]
+    fn len(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    /// The same with another length.
+    #[inline]
+    fn with_len(self, len: usize) -> Rest {
+        Rest(self.0 >> 32 << 32 | u64::from(len as u32))
+    }
+
+    /// Which buffer of the pool; 0 elsewhere.
+    #[inline(always)]
+    fn id(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    /// Where the bytes are. Never changes.
+    #[inline(always)]
+    fn home(self) -> Home {
+        match self.0 >> 48 {
+            0 => Home::Pool,
+            1 => Home::Heap,
+            _ => Home::Nowhere,
+        }
+    }
+}
+
+/// That of a chunk without bytes and without a home.
+const NOTHING: Rest = Rest::new(Home::Nowhere, 0, 0);
 
 /// Where a chunk's bytes are, and so what its owner is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Home {
     /// In a buffer of a pool, in which this chunk is counted; the owner is a `Buffers`.
-    Pool,
+    Pool = 0,
     /// In memory of its own; the owner is what `Rc::into_raw` gave for it.
-    Heap,
+    Heap = 1,
     /// Nowhere: there are none. No owner.
-    Nowhere,
+    Nowhere = 2,
 }
 
 /// Memory of a chunk's own. One word wide, as a reference to a slice is not.
@@ -85,9 +134,7 @@ impl Pool {
         Some(Chunk {
             start,
             owner: self.home().cast(),
-            len: len as u32,
-            id,
-            home: Home::Pool,
+            rest: Rest::new(Home::Pool, id, len as u32),
         })
     }
 }
@@ -98,15 +145,25 @@ impl Chunk {
         Chunk {
             start: NonNull::dangling(),
             owner: NonNull::dangling(),
-            len: 0,
-            id: 0,
-            home: Home::Nowhere,
+            rest: NOTHING,
+        }
+    }
+
+    /// Moves the bytes out; none are left.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Chunk {
+        // What is left points where it did, and neither reads there nor counts there. To leave an
+        // `empty` one were two stores more.
+        Chunk {
+            start: self.start,
+            owner: self.owner,
+            rest: std::mem::replace(&mut self.rest, NOTHING),
         }
     }
 
     /// The same bytes in memory of their own; a buffer of the pool goes back at once.
     pub(crate) fn into_heap(self) -> Chunk {
-        match self.home {
+        match self.rest.home() {
             Home::Heap | Home::Nowhere => self,
             Home::Pool => self.copied(),
         }
@@ -114,7 +171,7 @@ impl Chunk {
 
     /// Whether the bytes are in a buffer of the pool.
     pub(crate) fn is_pooled(&self) -> bool {
-        self.home == Home::Pool
+        self.rest.home() == Home::Pool
     }
 
     /// Splits at `at`: this chunk keeps the bytes from `at` on, the result has those before it.
@@ -132,12 +189,12 @@ impl Chunk {
         let count = count.min(self.len());
         // SAFETY: within the bytes of this chunk, or one past the last of them.
         self.start = unsafe { self.start.add(count) };
-        self.len -= count as u32;
+        self.rest = self.rest.with_len(self.len() - count);
     }
 
     /// Keeps only the first `len` bytes.
     pub fn truncate(&mut self, len: usize) {
-        self.len = len.min(self.len()) as u32;
+        self.rest = self.rest.with_len(len.min(self.len()));
     }
 
     /// A chunk of the bytes in `range` (relative to this chunk; what lies outside is left out),
@@ -164,7 +221,7 @@ impl Chunk {
 
 impl Clone for Chunk {
     fn clone(&self) -> Chunk {
-        match self.home {
+        match self.rest.home() {
             Home::Nowhere => {}
             Home::Heap => {
                 // SAFETY: the owner of a chunk of this home came from `Rc::into_raw`, and this
@@ -175,7 +232,7 @@ impl Clone for Chunk {
                 // SAFETY: the owner of a chunk of this home is a pool's memory, which is there as
                 // long as this chunk counts in it.
                 let buffers = unsafe { self.owner.cast::<Buffers>().as_ref() };
-                if !buffers.retain(self.id) {
+                if !buffers.retain(self.rest.id()) {
                     // Four billion clones of one chunk: a copy is as good.
                     return self.copied();
                 }
@@ -184,28 +241,12 @@ impl Clone for Chunk {
         Chunk {
             start: self.start,
             owner: self.owner,
-            len: self.len,
-            id: self.id,
-            home: self.home,
+            rest: self.rest,
         }
     }
 }
 
 impl Chunk {
-    /// Counts no more at its home. Only for `drop`, and once.
-    #[inline(never)]
-    fn leave_home(&mut self) {
-        match self.home {
-            // SAFETY: the owner of a chunk of this home is the memory of the pool in which it
-            // counts, and it ends here.
-            Home::Pool => unsafe { Buffers::release(self.owner.cast(), self.id) },
-            // SAFETY: the owner of a chunk of this home came from `Rc::into_raw`, and this chunk
-            // is one of its strong counts.
-            Home::Heap => drop(unsafe { Rc::from_raw(self.owner.as_ptr().cast::<Heap>()) }),
-            Home::Nowhere => {}
-        }
-    }
-
     /// A copy in memory of its own.
     fn copied(&self) -> Chunk {
         let bytes: Rc<Heap> = Rc::new(self.as_ref().into());
@@ -215,19 +256,39 @@ impl Chunk {
             start,
             // SAFETY: `Rc::into_raw` gives no null.
             owner: unsafe { NonNull::new_unchecked(owner) }.cast(),
-            len: self.len,
-            id: 0,
-            home: Home::Heap,
+            rest: Rest::new(Home::Heap, 0, self.len() as u32),
         }
     }
+}
+
+/// Gives up one count of the memory of a chunk's own.
+///
+/// # Safety
+///
+/// `owner` is what `Rc::into_raw` gave for it, and the count is the caller's.
+#[cold]
+unsafe fn release_heap(owner: NonNull<()>) {
+    // SAFETY: the caller's promise.
+    drop(unsafe { Rc::from_raw(owner.as_ptr().cast::<Heap>()) });
 }
 
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        // Small, so that it is no call: a chunk that was moved on leaves an empty one behind.
-        if self.home != Home::Nowhere {
-            self.leave_home();
+        // Small, for a chunk that was moved on leaves one of no home behind; and without the chunk's
+        // address, so that it may lie in registers until its end.
+        let home = self.rest.home();
+        if home == Home::Nowhere {
+            return;
+        }
+        if home == Home::Pool {
+            // SAFETY: the owner of a chunk of this home is the memory of the pool in which it counts,
+            // and it ends here.
+            unsafe { Buffers::release(self.owner.cast(), self.rest.id()) };
+        } else {
+            // SAFETY: the owner of a chunk of this home came from `Rc::into_raw`, and this chunk is
+            // one of its strong counts, which ends here.
+            unsafe { release_heap(self.owner) };
         }
     }
 }
@@ -237,10 +298,10 @@ impl Deref for Chunk {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        // SAFETY: `start` and `len` name bytes that are initialised, that nobody writes to and that
+        // SAFETY: `start` and the length name bytes that are initialised, that nobody writes to and that
         // stay as long as this chunk counts at its home (`filled`, `copied`); every narrowing
         // keeps inside of them.
-        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.rest.len()) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::kept;
 use crate::ring::buffers::Pool;
 use crate::ring::chunk::Chunk;
-use crate::ring::entry::{Cqe, Sqe};
+use crate::ring::entry::{Came, Cqe, Sqe};
 #[cfg(test)]
 use crate::ring::fake::Door as Port;
 use crate::ring::opening::open_port;
@@ -169,7 +169,9 @@ impl Driver {
                 }
             }
         }
-        self.queue_with_care(sqe, user_data);
+        // Made anew: the usual one need not be in memory for this.
+        let again = || sqe;
+        self.queue_with_care(again(), user_data);
     }
 
     /// The submission queue is full, or others wait for it: submits it first; if that does not help
@@ -249,10 +251,10 @@ impl Driver {
     /// Copies completions to `batch`; see [`Port::reap`]. Each must then be decoded, once, or
     /// counted and its chunk taken.
     #[inline]
-    pub(crate) fn collect(&mut self, batch: &mut [Cqe]) -> usize {
+    pub(crate) fn collect(&mut self, batch: &mut [Cqe]) -> Came {
         match &mut self.port {
             Some(port) => port.reap(batch),
-            None => 0,
+            None => Came::default(),
         }
     }
 
@@ -260,7 +262,7 @@ impl Driver {
     pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
         let mut raw = [Cqe::default(); 64];
         loop {
-            let count = self.collect(&mut raw);
+            let count = self.collect(&mut raw).count;
             batch.extend(raw[..count].iter().filter_map(|cqe| self.decode(*cqe)));
             if count < raw.len() {
                 break;

@@ -7,6 +7,7 @@ use io_uring::{cqueue, opcode, squeue};
 
 use crate::config::BUFFER_BYTES;
 use crate::ring::buffers::BUFFER_GROUP;
+use crate::ring::token::Kind;
 
 /// One operation, as the kernel is to be asked for it. The pointers in it must stay valid until
 /// the operation's final completion: that is the business of who makes it (see the law in `ring`).
@@ -114,6 +115,30 @@ impl Cqe {
     #[inline]
     pub(crate) fn more(&self) -> bool {
         cqueue::more(self.flags)
+    }
+}
+
+/// What a look into the completion queue has found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Came {
+    /// How many completions.
+    pub(crate) count: usize,
+    /// All they carried, one laid upon the other.
+    carried: u64,
+}
+
+impl Came {
+    /// One more.
+    #[inline(always)]
+    pub(super) fn add(&mut self, cqe: &Cqe) {
+        self.count += 1;
+        self.carried |= cqe.user_data;
+    }
+
+    /// Whether some may be of this kind; if not, none is.
+    #[inline]
+    pub(crate) fn may_have(self, kind: Kind) -> bool {
+        self.carried as u8 & kind as u8 == kind as u8
     }
 }
 

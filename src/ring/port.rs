@@ -9,7 +9,7 @@ use io_uring::{EnterFlags, IoUring};
 use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::{Error, ErrorKind};
 use crate::ring::buffers::{BUFFER_GROUP, Pool};
-use crate::ring::entry::{Cqe, Sqe, bound, entry, one_buffer};
+use crate::ring::entry::{Came, Cqe, Sqe, bound, entry, one_buffer};
 use crate::ring::refusal::refusal;
 
 /// How long an enter may sleep.
@@ -132,7 +132,7 @@ impl Port {
             return false;
         }
         let mut answer = [Cqe::default()];
-        self.reap(&mut answer) == 1 && answer[0].result == -libc::EBADF
+        self.reap(&mut answer).count == 1 && answer[0].result == -libc::EBADF
     }
 
     /// Gives the kernel the pool's buffers to receive into.
@@ -252,16 +252,16 @@ impl Port {
     }
 
     /// Copies completions to `batch`, from its beginning: as many as are there, or as there is room
-    /// for. How many. What lies behind them in `batch` means nothing.
+    /// for. What lies behind them in `batch` means nothing.
     #[inline]
-    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
-        let mut count = 0;
+    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> Came {
+        let mut came = Came::default();
         // The places come first: with no place left no completion is taken out of the queue.
         for (place, cqe) in batch.iter_mut().zip(self.ring.completion()) {
             *place = Cqe::of(&cqe);
-            count += 1;
+            came.add(place);
         }
-        count
+        came
     }
 }
 

@@ -22,6 +22,7 @@ use crate::config::{STALL_LOOK_MAX, STALL_LOOK_MIN, STALLS_KEPT};
 use crate::report::{StallReport, ms, ms_from};
 use crate::shared::Station;
 use crate::stall::{Stall, StallEvent};
+use crate::sync::Arc;
 
 /// See the module.
 #[derive(Debug)]
@@ -74,7 +75,7 @@ impl StallWatch {
     pub(super) fn look(
         &mut self,
         now_ns: u64,
-        stations: &[Station],
+        stations: &[Arc<Station>],
         begins: bool,
     ) -> Vec<StallEvent> {
         debug_assert_eq!(stations.len(), self.cores.len());
@@ -181,18 +182,18 @@ fn stall_of(core: usize, station: &Station, began_ns: u64, now_ns: u64) -> Stall
 mod tests {
     use super::*;
     use crate::ring::sys::event::EventFd;
-    use crate::sync::Arc;
 
     const MS: u64 = 1_000_000;
 
     /// Two cores, watched for turns of 100 ms, which are looked at every 25.
-    fn watched() -> (StallWatch, Vec<Station>) {
-        let station = || Station::new(Arc::new(EventFd::new().expect("an eventfd")), 0);
+    fn watched() -> (StallWatch, Vec<Arc<Station>>) {
+        let alarm = || Arc::new(EventFd::new().expect("an eventfd"));
+        let station = || Arc::new(Station::new(alarm(), 0));
         let watch = StallWatch::new(Duration::from_millis(100), 2);
         (watch, vec![station(), station()])
     }
 
-    fn looked(watch: &mut StallWatch, stations: &[Station], at_ms: u64) -> Vec<StallEvent> {
+    fn looked(watch: &mut StallWatch, stations: &[Arc<Station>], at_ms: u64) -> Vec<StallEvent> {
         watch.look(at_ms * MS, stations, true)
     }
 

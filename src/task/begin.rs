@@ -134,15 +134,16 @@ where
         let this = unsafe { self.get_unchecked_mut() };
         if this.stage() != RUNS {
             this.make_if_asked();
+            if this.stage() != RUNS {
+                return Poll::Ready(());
+            }
         }
-        if this.stage() == RUNS {
-            // SAFETY: the stage says that this is what is there.
-            let future = unsafe { &mut *this.work.runs };
-            // SAFETY: the future lies in a pinned `Begin`, and stays there until it is dropped.
-            let future = unsafe { Pin::new_unchecked(future) };
-            let _output = ready!(future.poll(context));
-            this.clear();
-        }
+        // SAFETY: the stage says that this is what is there.
+        let future = unsafe { &mut *this.work.runs };
+        // SAFETY: the future lies in a pinned `Begin`, and stays there until it is dropped.
+        let future = unsafe { Pin::new_unchecked(future) };
+        let _output = ready!(future.poll(context));
+        this.clear();
         Poll::Ready(())
     }
 }

@@ -62,8 +62,9 @@ use raw::Task;
 /// What a wake from a foreign thread rings so that a sleeping core looks at its foreign queue.
 ///
 /// It is rung after the task is in the queue, with a sequentially consistent fence between the two.
-/// [`Tasks::foreign_pending`] begins with such a fence. So a core that first says that it sleeps and
-/// then asks, and an alarm that looks whether the core sleeps, cannot miss each other.
+/// So a core that first says that it sleeps, makes such a fence too, and asks
+/// [`Tasks::foreign_pending`] then, and an alarm that looks whether the core sleeps, cannot miss each
+/// other.
 pub(crate) trait Alarm: Send + Sync {
     /// Wakes the core up if it sleeps. Called from any thread.
     fn ring(&self);
@@ -195,10 +196,10 @@ impl Tasks {
     }
 
     /// Whether another thread has woken a task that was not collected yet. To be asked between
-    /// telling the alarm that the core sleeps and sleeping; see [`Alarm`].
+    /// telling the alarm that the core sleeps, with the fence behind that, and sleeping; see [`Alarm`].
     #[inline]
     pub(crate) fn foreign_pending(&self) -> bool {
-        !self.shared.foreign.is_empty()
+        !self.shared.foreign.looks_empty()
     }
 
     /// Polls tasks, until none is ready or `budget` of them had their turn. A task woken meanwhile

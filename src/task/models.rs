@@ -16,7 +16,7 @@ use loom::sync::Notify;
 use loom::thread;
 
 use super::*;
-use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::sync::model;
 
 /// As the bell of a core does, it rings only where the core says that it sleeps.
@@ -87,6 +87,7 @@ impl Core {
                 return;
             }
             self.bell.asleep.store(true, Ordering::Relaxed);
+            fence(Ordering::SeqCst);
             if !self.tasks.foreign_pending() {
                 self.bell.rung.wait();
             }

@@ -58,8 +58,8 @@ impl Foreign {
             );
             match pushed {
                 Ok(_) => {
-                    // With the fence of `is_empty`: either the owner sees this task before it goes
-                    // to sleep, or the alarm rung after this sees that it sleeps.
+                    // With the owner's, behind its word that it sleeps: either it sees this task
+                    // before it does, or the alarm rung after this sees that word.
                     fence(Ordering::SeqCst);
                     return true;
                 }
@@ -69,16 +69,9 @@ impl Foreign {
         false
     }
 
-    /// Whether nothing is in here. The owner asks between saying that it sleeps and sleeping.
-    #[inline]
-    pub(super) fn is_empty(&self) -> bool {
-        fence(Ordering::SeqCst);
-        let head = self.head.load(Ordering::Relaxed);
-        head.is_null() || head == CLOSED
-    }
-
     /// Whether nothing was in here a moment ago. Nearly always so, and a look costs less than the
-    /// swap of `take`. What it misses is found the next time.
+    /// swap of `take`. What it misses is found the next time; behind a fence of the owner's, with which
+    /// that of `push` pairs, nothing is missed that was pushed before its own.
     #[inline]
     pub(super) fn looks_empty(&self) -> bool {
         self.head.load(Ordering::Relaxed).is_null()

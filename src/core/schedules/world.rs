@@ -150,6 +150,7 @@ pub(super) fn core(clock: &'static AtomicU64, dice: &mut Dice) -> Rc<Local> {
     let linger = Duration::from_nanos(shared.config.linger_ns());
     let io = Io::new(driver, station.listening.clone(), clock.now_ns(), linger);
     Rc::new(Local {
+        station: station.clone(),
         index: 0,
         cpu: 0,
         main: RefCell::new(None),

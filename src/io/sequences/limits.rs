@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::{Kernel, LINGER, World};
 use crate::clock::ns;
 use crate::config::{BUFFER_BYTES, CONN_INBOUND_BYTES, DrainPolicy, LINGER_QUIET_MIN};
-use crate::io::Leftovers;
 use crate::io::conn::{Origin, Recv};
 use crate::io::listening::Source;
 
@@ -51,7 +50,7 @@ fn a_connection_that_has_its_fill_is_not_fed_for_want_of_buffers() {
     assert_eq!(recv, Recv::Off);
     // Its reader goes on, and so does it.
     while record(&world).0 >= CONN_INBOUND_BYTES / 2 {
-        let chunk = world.io.recv_now(conn).expect("it holds some");
+        let chunk = world.io.next_chunk(conn).expect("it holds some");
         assert!(!chunk.is_empty());
     }
     let (_, recv) = record(&world);
@@ -73,7 +72,7 @@ fn a_connection_that_had_its_fill_comes_after_those_that_had_no_buffers() {
     world.turn();
     assert!(world.kernel(|kernel| kernel.lacks_buffers(other)));
     world.io.reap();
-    while world.io.recv_now(full).is_some() {}
+    while world.io.next_chunk(full).is_some() {}
     assert_eq!(recv(&world, full), Recv::Starved);
     assert_eq!(world.io.starved, [waiting, full]);
     world.turn();
@@ -171,7 +170,7 @@ fn a_peer_that_drips_behind_our_fin_is_let_go_at_the_cap_of_its_time() {
     while world.ended() == 0 {
         world.kernel(|kernel| kernel.says(socket, 1, false));
         world.io.now_ns += ns(DRIP);
-        world.io.expire(&mut Leftovers::default());
+        world.io.expire();
         world.turn();
         world.kernel(|kernel| kernel.receives_the_end(socket));
         world.turn();

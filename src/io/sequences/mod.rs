@@ -91,8 +91,8 @@ impl World {
         let due_ns = self.io.timer_wake_ns();
         if let Some(due_ns) = due_ns {
             self.io.now_ns = self.io.now_ns.max(due_ns);
-            let mut leftovers = Leftovers::default();
-            self.io.expire(&mut leftovers);
+            self.io.expire();
+            self.settle();
         }
         due_ns.is_some()
     }

@@ -95,6 +95,7 @@ fn bring_back(pool: &Pool, head: &mut u16, lent: u16, times: u16) {
                 pool.filled(entry.bid(), 1, 0).expect("it is in the ring")
             })
             .collect();
+        pool.note_lent();
     }
 }
 

@@ -32,7 +32,7 @@ use std::rc::Rc;
 use crate::config::{CQ_ENTRIES_MIN, Features, Queues};
 use crate::error::Error;
 use crate::ring::buffers::Pool;
-use crate::ring::entry::{Cqe, Sqe};
+use crate::ring::entry::{Came, Cqe, Sqe};
 use crate::ring::port::{Port, Wait};
 use kernel::Kernel;
 
@@ -200,11 +200,16 @@ impl Door {
         }
     }
 
-    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
+    pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> Came {
         strike(Place::Reap);
         match self {
             Door::Kernel(port) => port.reap(batch),
-            Door::Script(script) => script.borrow_mut().reap(batch),
+            Door::Script(script) => {
+                let count = script.borrow_mut().reap(batch);
+                let mut came = Came::default();
+                batch[..count].iter().for_each(|cqe| came.add(cqe));
+                came
+            }
         }
     }
 

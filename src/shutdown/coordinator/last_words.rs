@@ -13,6 +13,7 @@ use crate::ring::sys::event::wait_readable;
 use crate::shared::{Station, progress};
 use crate::shutdown::autopsy::Asked;
 use crate::shutdown::watch::Watch;
+use crate::sync::Arc;
 
 impl Coordinator {
     /// Cores that were given up find that order at their next turn and leave their report. One
@@ -33,7 +34,8 @@ impl Coordinator {
     /// Notes how far each core is whose last words are waited for. One that is gone has none left,
     /// and no thread: to look it up took a tenth of a stop of nothing, and might find another's.
     pub(super) fn ask_for_last_words(&mut self) {
-        let ask = |(station, watch): (&Station, &Watch)| match is_gone(station) || watch.is_stuck()
+        let ask = |(station, watch): (&Arc<Station>, &Watch)| match is_gone(station)
+            || watch.is_stuck()
         {
             true => Asked::default(),
             false => Asked::now(station),
@@ -46,7 +48,7 @@ impl Coordinator {
     fn all_leave_within_last_words(&self) -> bool {
         let until_ns = self.shared.clock.now_ns() + ns(LAST_WORDS);
         loop {
-            if self.shared.stations.iter().all(is_gone) {
+            if self.shared.stations.iter().all(|core| is_gone(core)) {
                 return true;
             }
             let left_ns = until_ns.saturating_sub(self.shared.clock.now_ns());

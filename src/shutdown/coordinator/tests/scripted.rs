@@ -201,7 +201,7 @@ impl Stage {
 
     /// All that one says to another.
     fn glimpse(&self) -> (Order, Vec<(u32, Option<u64>, u64)>) {
-        let of = |station: &Station| {
+        let of = |station: &Arc<Station>| {
             let letters = station.mailbox.received();
             (station.progress(), station.quiet_reading(), letters)
         };
@@ -225,7 +225,7 @@ impl Stage {
             let end_ns = span.end.expect("all are over");
             (span.phase, since(span.start), since(end_ns), span.ended_by)
         });
-        let core = |station: &Station| (station.mailbox.received(), station.was_left_out());
+        let core = |station: &Arc<Station>| (station.mailbox.received(), station.was_left_out());
         Stopped {
             spans: spans.collect(),
             instants,
