@@ -16,9 +16,10 @@
 
 #![forbid(unsafe_code)]
 
+use std::os::fd::RawFd;
+
 use super::Io;
 use super::conn::Conn;
-use crate::ring::entry::Sqe;
 use crate::ring::token::{Generations, Kind, Token};
 
 /// A send that was handed to the kernel and is over when that has seen it.
@@ -51,16 +52,17 @@ impl Conn {
         self.is_plain() && self.send.is_none() && !self.writer.is_parked()
     }
 
-    /// The send of what is queued, where it can be over at once; only where it may.
+    /// From where and to where what is queued is to be sent, where that can be over at once; only where
+    /// it may.
     #[inline(always)]
     pub(super) fn seal_at_once(
         &mut self,
         index: u32,
         now_ns: u64,
         generations: &mut Generations,
-    ) -> Option<(Sqe, AtOnce)> {
+    ) -> Option<(*const u8, RawFd, AtOnce)> {
         let fd = self.raw()?;
-        let (sqe, len) = self.lane.as_mut()?.outbound.seal_at_once(fd)?;
+        let (from, len) = self.lane.as_mut()?.outbound.seal_at_once()?;
         let generation = generations.advance();
         self.send = Some(generation);
         // When it is known to be over the core may have slept since.
@@ -70,7 +72,7 @@ impl Conn {
             generation,
             len,
         };
-        Some((sqe, sent))
+        Some((from, fd, sent))
     }
 }
 

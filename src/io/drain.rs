@@ -87,14 +87,14 @@ impl Io {
             late_first_byte_ns = late_first_byte_ns.max(with_gate_ns);
         }
         let (to_tell, spread) = self.plan_telling(deadline_ns);
-        self.draining = Some(Draining {
+        self.draining = Some(Box::new(Draining {
             started_ns: self.now_ns,
             idle_grace_ns: ns(idle_grace),
             first_byte_ns,
             late_first_byte_ns,
             to_tell,
             spread,
-        });
+        }));
     }
 
     /// Who is told now, and who when its turn has come: of a listener that spreads, those that are
@@ -171,7 +171,7 @@ impl Io {
     /// always has some at this place, and told nobody until the deadline cut them all.
     fn see_all(&mut self) {
         let is_wanted = |draining: &Draining| !draining.to_tell.is_empty();
-        if !self.draining.as_ref().is_some_and(is_wanted) {
+        if !self.draining.as_deref().is_some_and(is_wanted) {
             return;
         }
         for _ in 0..SEE_ROUNDS {

@@ -81,8 +81,10 @@ impl<T> Few<T> {
     /// that may be made is in memory first, and is copied from there.
     #[inline(always)]
     pub(crate) fn put_only(&mut self, item: T) {
-        debug_assert!(self.is_empty(), "others stand before it");
-        self.first = Some(item);
+        let none = self.first.replace(item);
+        debug_assert!(none.is_none(), "others stand before it");
+        // Nothing to drop, and no look whether there is.
+        std::mem::forget(none);
     }
 
     /// Puts one before all others.

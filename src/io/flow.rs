@@ -150,7 +150,8 @@ impl Io {
         let token = Token::of_kind(cqe.user_data, Kind::Recv);
         let index = token.index;
         // As nearly always: bytes came for a connection in use, and more will.
-        if let (true, Some(conn)) = (cqe.more(), self.conns.get_mut(index as usize)) {
+        let bytes = cqe.more() && cqe.result > 0;
+        if let (true, Some(conn)) = (bytes, self.conns.get_mut(index as usize)) {
             let usual = conn.recv == Recv::Armed(token.generation) && conn.is_plain();
             if usual && !self.driver.pool().is_short(index) {
                 conn.active_ns = self.now_ns;
@@ -348,9 +349,14 @@ impl Io {
     /// Makes one send for each record that has bytes queued and none in flight.
     #[inline]
     pub(crate) fn flush_sends(&mut self) {
-        if self.dirty.is_empty() {
-            return;
+        if !self.dirty.is_empty() {
+            self.flush_now();
         }
+    }
+
+    /// As `flush_sends`, where there are some.
+    #[inline(never)]
+    fn flush_now(&mut self) {
         let may_be_at_once = self.draining.is_none();
         // By their places: what a drain of the list costs, a core with one connection would pay for
         // each request.
@@ -361,10 +367,11 @@ impl Io {
             };
             conn.dirty = false;
             if may_be_at_once && conn.may_send_at_once() {
-                if let Some((sqe, sent)) =
-                    conn.seal_at_once(index, self.now_ns, &mut self.generations)
-                {
-                    self.driver.submit(sqe, sent.token());
+                let sealed = conn.seal_at_once(index, self.now_ns, &mut self.generations);
+                if let Some((from, fd, sent)) = sealed {
+                    let len = sent.len;
+                    let sqe = || Sqe::SendAtOnce { fd, from, len };
+                    self.driver.submit_made(sqe, sent.token());
                     self.at_once.push(sent);
                     continue;
                 }

@@ -88,7 +88,7 @@ pub(crate) struct Io {
     /// Delayed spawns that began.
     pub(crate) timers_fired: u64,
     /// The drain, once it has begun.
-    draining: Option<Draining>,
+    draining: Option<Box<Draining>>,
     /// How long a peer may acknowledge nothing of what it is owed (ns).
     linger_ns: u64,
     /// How many accepted connections there may be before the listeners let further ones wait.

@@ -111,10 +111,10 @@ impl Outbound {
         }
     }
 
-    /// The send of what is queued, and its bytes, where it can be over at once: one segment of our
-    /// own that fits the socket, as nearly always; seals it. Only when none is in flight.
+    /// What is queued, and its bytes, where a send of it can be over at once: one segment of our own
+    /// that fits the socket, as nearly always; seals it. Only when none is in flight.
     #[inline(always)]
-    pub(crate) fn seal_at_once(&mut self, fd: RawFd) -> Option<(Sqe, u32)> {
+    pub(crate) fn seal_at_once(&mut self) -> Option<(*const u8, u32)> {
         debug_assert_eq!(self.sealed, 0, "one send at a time");
         let head: &[u8] = match self.segments.only()? {
             // A question of its own: with one for all kinds the table to jump by is out of the cache by
@@ -127,8 +127,7 @@ impl Outbound {
             return None;
         }
         self.sealed = 1;
-        let (from, len) = (head.as_ptr(), head.len() as u32);
-        Some((Sqe::SendAtOnce { fd, from, len }, len))
+        Some((head.as_ptr(), head.len() as u32))
     }
 
     /// The send of what is queued, as much as one send covers; seals it. Only when none is in

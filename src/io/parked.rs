@@ -57,8 +57,14 @@ impl Parked {
     fn wake_now(&mut self, wakers: &mut Vec<Waker>) {
         self.waker.unmark();
         if !self.waker.wake_own() {
-            wakers.extend(self.waker.take());
+            self.wake_other(wakers);
         }
+    }
+
+    /// As `wake_now`, where it is no task of this core.
+    #[cold]
+    fn wake_other(&mut self, wakers: &mut Vec<Waker>) {
+        wakers.extend(self.waker.take());
     }
 
     /// Nobody will wait here any more: what is there goes to `spent`.

@@ -312,13 +312,25 @@ impl Buffers {
         }
     }
 
-    /// Puts buffer `id`, which has come back, into the stock.
+    /// Puts buffer `id`, which has come back, into the stock. If there is no pool any more (which wants
+    /// none, see `Pool::drop`), and no other chunk, the memory is freed.
+    ///
+    /// # Safety
+    ///
+    /// `this` is the home of a chunk, which was the last to look into the buffer, and is not used again.
     #[cold]
-    fn store(&self, id: u16) {
-        let out = self.out.get();
-        self.stock[usize::from(POOL_BUFFERS - out)].set(id);
-        self.places[usize::from(id)].chunks.set(STOCKED);
-        self.out.set(out - 1);
+    #[inline(never)]
+    unsafe fn store(this: NonNull<Buffers>, id: u16) {
+        // SAFETY: the chunk's home is there until it is freed here.
+        let buffers = unsafe { this.as_ref() };
+        let out = buffers.out.get();
+        buffers.stock[usize::from(POOL_BUFFERS - out)].set(id);
+        buffers.places[usize::from(id)].chunks.set(STOCKED);
+        buffers.out.set(out - 1);
+        if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
+            // SAFETY: nobody holds the memory, and this was the last chunk.
+            unsafe { Buffers::free(this) };
+        }
     }
 
     /// Wants half as many if less than half of them were lent at once of late.
@@ -390,12 +402,8 @@ impl Buffers {
             buffers.put(id);
             return;
         }
-        buffers.store(id);
-        // `Pool::drop` has made sure that this is asked.
-        if buffers.holders.get() == 0 && buffers.lent.get() == 0 {
-            // SAFETY: nobody holds the memory, and this was the last chunk.
-            unsafe { Buffers::free(this) };
-        }
+        // SAFETY: the buffer has come back, and it was the caller's last use of the memory.
+        unsafe { Buffers::store(this, id) };
     }
 
     /// Gives all memory back.

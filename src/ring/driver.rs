@@ -140,12 +140,19 @@ impl Driver {
     /// `token`: the caller is a record or a slot, which do.
     #[inline(always)]
     pub(crate) fn submit(&mut self, sqe: Sqe, token: Token) {
+        self.submit_made(|| sqe, token);
+    }
+
+    /// As `submit`, of what `make` gives each time it is called: an entry that is made where it is
+    /// wanted need not lie in memory before.
+    #[inline(always)]
+    pub(crate) fn submit_made(&mut self, make: impl Fn() -> Sqe, token: Token) {
         if self.port.is_none() {
             // Nothing is submitted any more: the caller's record is never looked at again.
             return;
         }
         self.counts.submitted += 1;
-        self.queue(sqe, token.pack());
+        self.queue(make, token.pack());
     }
 
     /// Asks for the end of an operation. The answer is that operation's own final completion.
@@ -156,22 +163,20 @@ impl Driver {
             ..token
         }
         .pack();
-        self.queue(Sqe::Cancel { user_data }, own);
+        self.queue(|| Sqe::Cancel { user_data }, own);
     }
 
     /// Puts an entry into the submission queue.
     #[inline(always)]
-    fn queue(&mut self, sqe: Sqe, user_data: u64) {
+    fn queue(&mut self, make: impl Fn() -> Sqe, user_data: u64) {
         if self.waiting.is_empty() {
             if let Some(port) = &mut self.port {
-                if port.push(&sqe, user_data) {
+                if port.push(&make(), user_data) {
                     return;
                 }
             }
         }
-        // Made anew: the usual one need not be in memory for this.
-        let again = || sqe;
-        self.queue_with_care(again(), user_data);
+        self.queue_with_care(make(), user_data);
     }
 
     /// The submission queue is full, or others wait for it: submits it first; if that does not help

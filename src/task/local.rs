@@ -207,15 +207,17 @@ impl Local {
             return ran;
         }
         // Tasks that turn out to be over, or aborted, count against the budget too.
-        for _ in 0..budget {
+        let (mut left, mut ended) = (budget, 0);
+        while left > 0 {
             let Some(task) = self.ready.pop() else { break };
+            left -= 1;
             let header = task.header();
             if !header.leave_to_be_polled() {
+                ended += 1;
                 // SAFETY: the task was just taken from the run queue.
                 unsafe { self.end_in_queue(task) };
                 continue;
             }
-            ran.polled += 1;
             ran.essential += usize::from(header.is_essential());
             // SAFETY: it is to be polled, so it is idle.
             unsafe { self.turn(task, pulse) };
@@ -223,6 +225,7 @@ impl Local {
         // Once for all: from one task to the next the name of the former stands, which is also
         // that of whose output and wakers are dropped in between.
         pulse.leave();
+        ran.polled = budget - left - ended;
         ran
     }
 
