@@ -31,6 +31,27 @@ fn a_chunk_outlives_its_pool() {
 }
 
 #[test]
+fn what_a_chunk_leaves_when_its_bytes_are_taken_is_nothing_and_counts_nowhere() {
+    let pool = Pool::new();
+    let free = pool.free();
+    for clones in 0..2 {
+        let mut chunk = pool.filled(0, 10, 0).expect("buffer 0 is free");
+        let clones: Vec<Chunk> = (0..clones).map(|_| chunk.clone()).collect();
+        let taken = chunk.take();
+        assert_eq!((taken.len(), taken.is_pooled()), (10, true));
+        assert_eq!((chunk.len(), chunk.is_pooled()), (0, false));
+        drop((chunk.clone(), chunk.take(), chunk));
+        assert_eq!(pool.free(), free - 1, "of all of them one counts");
+        drop((clones, taken));
+        assert_eq!(pool.free(), free);
+    }
+    let mut chunk = pool.filled(1, 5, 0).expect("so is buffer 1").into_heap();
+    let taken = chunk.take();
+    drop(chunk);
+    assert_eq!((taken.len(), pool.free()), (5, free));
+}
+
+#[test]
 fn a_leaked_pool_stays_when_its_last_chunk_is_gone() {
     let pool = Pool::new();
     let memory = pool.0;
