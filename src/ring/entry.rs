@@ -99,7 +99,7 @@ impl Cqe {
         }
     }
 
-    /// Whose it is, as a number of [`Kind`](crate::ring::token::Kind).
+    /// Whose it is, as a number of [`Kind`].
     #[inline]
     pub(crate) fn kind(&self) -> u8 {
         self.user_data as u8
