@@ -232,6 +232,12 @@ pub(crate) const COURSE_PARTS: u64 = COURSE_POINTS as u64 / 2;
 /// no processor in that time is given it once more.
 pub(crate) const LAST_WORDS: Duration = Duration::from_millis(40);
 
+/// How long the signals' end waits for threads that may be on their way to a handler: as good as never
+/// more than one look, but where a thread has much to do, or no processor.
+pub(crate) const HANDLERS_AT_WORK: Duration = Duration::from_millis(5);
+/// How often it looks at such a thread.
+pub(crate) const HANDLERS_LOOK: Duration = Duration::from_micros(100);
+
 /// Signals closer together than this count once: a terminal's group and the parent
 /// both send, and storms are not determination.
 pub(crate) const SIGNAL_DEDUP: Duration = Duration::from_millis(300);

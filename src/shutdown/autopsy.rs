@@ -6,9 +6,12 @@
 
 #![forbid(unsafe_code)]
 
+use std::time::{Duration, Instant};
+
 use crate::clock::ns;
-use crate::config::LAST_WORDS;
+use crate::config::{HANDLERS_LOOK, LAST_WORDS};
 use crate::report::{Stuck, ms_from};
+use crate::ring::sys::thread::current_id;
 use crate::shared::Station;
 use crate::task::{Kind, Running};
 
@@ -40,6 +43,31 @@ pub(super) fn is_ready(station: &Station) -> bool {
 /// Whether a thread is on a processor, or waits for one.
 fn wants_processor(thread: u32) -> bool {
     read(thread, "stat").and_then(|stat| state_letter(&stat)) == Some('R')
+}
+
+/// Waits until each other thread of this process has been seen at rest once, and so in no handler of a
+/// signal that it was given before; for no longer than `limit`.
+pub(super) fn let_others_rest(limit: Duration) {
+    let begun = Instant::now();
+    let own = current_id();
+    let entries = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    let name =
+        |entry: std::io::Result<std::fs::DirEntry>| entry.ok()?.file_name().into_string().ok();
+    let threads = entries
+        .filter_map(name)
+        .filter_map(|name| name.parse().ok());
+    for thread in threads.filter(|thread| *thread != own) {
+        while is_at_work(thread) && begun.elapsed() < limit {
+            std::thread::sleep(HANDLERS_LOOK);
+        }
+    }
+}
+
+/// Whether a thread runs, is ready to, or waits for memory or a disk: in a handler it may do any of them,
+/// and sleeps for nothing else.
+fn is_at_work(thread: u32) -> bool {
+    let letter = read(thread, "stat").and_then(|stat| state_letter(&stat));
+    matches!(letter, Some('R' | 'D'))
 }
 
 /// Whether a thread is ready and has hardly been on a processor since it had been for `before_ns`.

@@ -4,7 +4,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-use crate::config::SIGNALS_AT_ONCE;
+use super::autopsy;
+use crate::config::{HANDLERS_AT_WORK, SIGNALS_AT_ONCE};
 use crate::error::{Error, ErrorKind};
 use crate::ring::sys::forward;
 use crate::ring::sys::signal::{
@@ -131,6 +132,8 @@ impl Signals {
             left -= 1;
         }
         self.restore_mask();
+        // Another thread may have a signal that came before, and not have come to its handler yet.
+        autopsy::let_others_rest(HANDLERS_AT_WORK);
         self.signals.iter().copied().for_each(forward::give_back);
     }
 
