@@ -30,6 +30,8 @@ pub(crate) struct Local {
     pub(crate) station: Arc<Station>,
     /// The main future, from its start until the stop has read its result.
     pub(crate) main: RefCell<Option<JoinHandle<std::io::Result<()>>>>,
+    /// Whether the main future is gone, and the stop has not looked yet.
+    pub(crate) main_ended: Cell<bool>,
     /// Its tasks.
     pub(crate) tasks: Tasks,
     /// Its ring, timers and sockets. Borrowed for a few statements, never while user code runs.
@@ -124,6 +126,17 @@ pub(crate) fn not_on_a_core(call: &str, instead: &str) -> Result<(), Error> {
     }
 }
 
+/// Lies in the main future, and tells its core when that is gone, in whatever way.
+struct SaysMainEnded;
+
+impl Drop for SaysMainEnded {
+    fn drop(&mut self) {
+        if let Some(local) = current() {
+            local.main_ended.set(true);
+        }
+    }
+}
+
 impl Local {
     /// This core's station.
     #[inline]
@@ -131,13 +144,27 @@ impl Local {
         &self.station
     }
 
-    /// Whether the main future has ended and its result was not read yet.
+    /// Begins the core's main future; `false` in Closing.
+    pub(crate) fn begin_main(
+        &self,
+        future: impl Future<Output = std::io::Result<()>> + 'static,
+        site: &'static Location<'static>,
+    ) -> bool {
+        let main = async move {
+            let _at_its_end = SaysMainEnded;
+            future.await
+        };
+        let handle = self.spawn(main, Kind::Main, site).ok();
+        let begun = handle.is_some();
+        *self.main.borrow_mut() = handle;
+        begun
+    }
+
+    /// Whether the main future has ended and the stop has not looked since. Each turn asks, so it is a
+    /// flag that the future's end sets, and not a look at the task.
     #[inline]
     pub(crate) fn main_has_ended(&self) -> bool {
-        self.main
-            .borrow()
-            .as_ref()
-            .is_some_and(JoinHandle::is_finished)
+        self.main_ended.get()
     }
 
     /// Shows, in the midst of a turn with much to do, that this core does not hang in any of it.

@@ -24,7 +24,6 @@ use crate::shared::{Shared, progress};
 use crate::shutdown::coordinator::Coordinator;
 use crate::shutdown::signals::Signals;
 use crate::sync::{Arc, Mutex, lock};
-use crate::task::Kind;
 
 /// Cores that are ready and wait for something to do.
 ///
@@ -296,10 +295,8 @@ where
             Err(payload) => std::panic::resume_unwind(payload),
         }
     };
-    let handle = local.spawn(future, Kind::Main, site).ok();
-    let refused = handle.is_none();
-    *local.main.borrow_mut() = handle;
-    if refused && local.station().advance(progress::MAIN_ENDED) {
+    let begun = local.begin_main(future, site);
+    if !begun && local.station().advance(progress::MAIN_ENDED) {
         local.shared.bell.ring();
     }
 }

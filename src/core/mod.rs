@@ -130,6 +130,7 @@ fn begin(setup: &Setup) -> Result<Rc<Local>, Error> {
         shared: shared.clone(),
         station: station.clone(),
         main: RefCell::new(None),
+        main_ended: Cell::new(false),
         tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
         io: RefCell::new(io),
         hooks: HookList::default(),

@@ -240,6 +240,7 @@ impl CoreStop {
 
     /// Reads the main future's result, which is there.
     fn read_main(&mut self, local: &Rc<Local>) {
+        local.main_ended.set(false);
         let Some(mut main) = local.main.take() else {
             return;
         };

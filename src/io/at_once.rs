@@ -77,39 +77,63 @@ impl Conn {
 }
 
 impl Io {
-    /// Whether the kernel has seen all such sends, and all it has to say of them will be reaped now.
+    /// Whether the kernel has seen all such sends, and all it has to say of them was reaped; to be asked
+    /// when a look into the completion queue has taken all that was there.
     #[inline]
     pub(super) fn has_news_of_at_once(&mut self) -> bool {
         !self.at_once.is_empty() && self.driver.is_all_seen()
     }
 
-    /// Ends those that the kernel did not complain of. Only when `has_news_of_at_once` was true
-    /// before the completions were taken that were looked at since.
-    #[inline]
+    /// Ends those that the kernel did not complain of. Only when `has_news_of_at_once` is true and all
+    /// completions of sends have been looked at.
+    #[inline(always)]
     pub(super) fn end_at_once(&mut self) {
         // Taken away for as long as they are looked at. None is added in here.
         let mut sends = std::mem::take(&mut self.at_once);
         for sent in &sends {
-            let Some(conn) = self.conns.get_mut(sent.index as usize) else {
-                continue;
-            };
-            if conn.send != Some(sent.generation) {
-                continue;
-            }
-            self.driver.count_last(0);
-            self.tally.sent += u64::from(sent.len);
-            if !conn.end_send(
-                sent.len as usize,
-                &mut self.lanes,
-                &mut self.wakers,
-                &mut self.spent_segments,
-            ) {
-                self.after_send(sent.index);
-            }
+            self.end_one_at_once(*sent);
         }
         debug_assert!(self.at_once.is_empty());
         sends.clear();
         self.at_once = sends;
+    }
+
+    /// As `end_at_once`; for the only one there is its list stays where it is.
+    #[inline(always)]
+    pub(super) fn end_only_at_once(&mut self) {
+        if let [sent] = self.at_once[..] {
+            self.at_once.clear();
+            self.end_one_at_once(sent);
+        } else {
+            self.end_all_at_once();
+        }
+    }
+
+    /// As `end_at_once`, out of line.
+    #[inline(never)]
+    fn end_all_at_once(&mut self) {
+        self.end_at_once();
+    }
+
+    /// Ends one, unless a completion has told of it.
+    #[inline(always)]
+    fn end_one_at_once(&mut self, sent: AtOnce) {
+        let Some(conn) = self.conns.get_mut(sent.index as usize) else {
+            return;
+        };
+        if conn.send != Some(sent.generation) {
+            return;
+        }
+        self.driver.count_last(0);
+        self.tally.sent += u64::from(sent.len);
+        if !conn.end_send(
+            sent.len as usize,
+            &mut self.lanes,
+            &mut self.wakers,
+            &mut self.spent_segments,
+        ) {
+            self.after_send(sent.index);
+        }
     }
 
     /// Whether such sends wait for word of the kernel, which did not take them yet or has more to

@@ -145,7 +145,7 @@ impl Io {
     }
 
     /// One completion of a receive.
-    #[inline]
+    #[inline(always)]
     pub(super) fn on_recv(&mut self, cqe: &Cqe) {
         let token = Token::of_kind(cqe.user_data, Kind::Recv);
         let index = token.index;

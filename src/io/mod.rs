@@ -220,12 +220,33 @@ impl Io {
     /// Takes every completion that is there to its record or slot: sends first, so that what they
     /// free is there for what is received, then receives, one-off operations, accepts.
     pub(crate) fn reap(&mut self) {
+        // A core with one busy connection finds one, each time.
+        if let Some(cqe) = self.driver.collect_only() {
+            self.steps += 1;
+            if cqe.kind() == Kind::Send as u8 {
+                self.on_send(&cqe);
+            }
+            if self.has_news_of_at_once() {
+                self.end_only_at_once();
+            }
+            self.take_other(&cqe);
+        } else {
+            self.reap_many();
+        }
+        self.driver.pool().note_lent();
+        if self.fds_freed {
+            self.end_all_backoffs();
+        }
+    }
+
+    /// As `reap`, of however many there are.
+    #[inline(never)]
+    fn reap_many(&mut self) {
         // Taken out for as long as it is looked at; see `ring::port::Port::reap`.
         let mut batch = std::mem::take(&mut self.batch);
         if batch.is_empty() {
             batch = vec![Cqe::default(); COMPLETIONS_AT_ONCE].into();
         }
-        let of_at_once = self.has_news_of_at_once();
         loop {
             let found = self.driver.collect(&mut batch);
             let count = found.count;
@@ -234,24 +255,26 @@ impl Io {
             if found.may_have(Kind::Send) {
                 self.take_sends(came);
             }
-            if of_at_once && count < batch.len() {
+            if count < batch.len() && self.has_news_of_at_once() {
                 self.end_at_once();
             }
             for cqe in came {
-                if cqe.kind() == Kind::Recv as u8 {
-                    self.on_recv(cqe);
-                } else if cqe.kind() != Kind::Send as u8 {
-                    self.on_rare(*cqe);
-                }
+                self.take_other(cqe);
             }
             if count < batch.len() {
                 break;
             }
         }
         self.batch = batch;
-        self.driver.pool().note_lent();
-        if self.fds_freed {
-            self.end_all_backoffs();
+    }
+
+    /// Takes a completion that is none of a send.
+    #[inline(always)]
+    fn take_other(&mut self, cqe: &Cqe) {
+        if cqe.kind() == Kind::Recv as u8 {
+            self.on_recv(cqe);
+        } else if cqe.kind() != Kind::Send as u8 {
+            self.on_rare(*cqe);
         }
     }
 

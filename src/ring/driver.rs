@@ -263,6 +263,12 @@ impl Driver {
         }
     }
 
+    /// The completion that is there, if it is the only one.
+    #[inline]
+    pub(crate) fn collect_only(&mut self) -> Option<Cqe> {
+        self.port.as_mut()?.take_only()
+    }
+
     /// Collects and decodes every completion that is there.
     pub(crate) fn reap(&mut self, batch: &mut Vec<Completion>) {
         let mut raw = [Cqe::default(); 64];

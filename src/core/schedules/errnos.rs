@@ -24,7 +24,6 @@ use crate::ring::fake::kernel::Kernel;
 use crate::ring::fake::peer::{Act, BREAKS, Peer};
 use crate::ring::fake::{self, Installed};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::task::Kind;
 use crate::{spawn, time};
 
 /// More turns than any of these tests needs.
@@ -75,8 +74,7 @@ impl Rig {
         let kernel = fake::install(kernel);
         let local = core(clock, &mut dice);
         let entered = context::enter(local.clone());
-        let main = local.spawn(main, Kind::Main, Location::caller());
-        *local.main.borrow_mut() = main.ok();
+        assert!(local.begin_main(main, Location::caller()));
         Rig {
             local,
             stop: CoreStop::new(),

@@ -28,7 +28,7 @@ use crate::ring::sys::event::EventFd;
 use crate::shared::Shared;
 use crate::sync::Arc;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::task::{Kind, Tasks};
+use crate::task::Tasks;
 
 /// Turns that no schedule needs: one that is not over by then never will be.
 const TURNS_MOST: u64 = 20_000;
@@ -154,6 +154,7 @@ pub(super) fn core(clock: &'static AtomicU64, dice: &mut Dice) -> Rc<Local> {
         index: 0,
         cpu: 0,
         main: RefCell::new(None),
+        main_ended: Cell::new(false),
         tasks: Tasks::new(station.bell.clone(), station.pulse.clone()),
         io: RefCell::new(io),
         hooks: HookList::default(),
@@ -174,8 +175,7 @@ fn run(
 ) -> Result<Ended, String> {
     let _entered = context::enter(local.clone());
     let main = users::main(book.clone());
-    let main = local.spawn(main, Kind::Main, Location::caller());
-    *local.main.borrow_mut() = main.ok();
+    assert!(local.begin_main(main, Location::caller()));
     let mut stop = CoreStop::new();
     let mut leftovers = Leftovers::default();
     let (mut woke_ns, mut calls) = (None, 0);

@@ -201,6 +201,11 @@ impl Kernel {
         self.queue.is_empty() && self.overflow.is_empty()
     }
 
+    /// Whether one completion is there, and no more.
+    pub(super) fn has_only_one(&self) -> bool {
+        self.completions.len() == 1
+    }
+
     /// See `Port::reap`.
     pub(super) fn reap(&mut self, batch: &mut [Cqe]) -> usize {
         let count = self.completions.len().min(batch.len());

@@ -200,6 +200,19 @@ impl Door {
         }
     }
 
+    pub(crate) fn take_only(&mut self) -> Option<Cqe> {
+        let has_only_one = match self {
+            Door::Kernel(port) => port.has_only_one(),
+            Door::Script(script) => script.borrow().has_only_one(),
+        };
+        if !has_only_one {
+            return None;
+        }
+        let mut one = [Cqe::default()];
+        self.reap(&mut one);
+        Some(one[0])
+    }
+
     pub(crate) fn reap(&mut self, batch: &mut [Cqe]) -> Came {
         strike(Place::Reap);
         match self {
