@@ -150,8 +150,10 @@ impl Local {
         future: impl Future<Output = std::io::Result<()>> + 'static,
         site: &'static Location<'static>,
     ) -> bool {
+        // Made out here: a future that is dropped before its first poll has ended too.
+        let at_its_end = SaysMainEnded;
         let main = async move {
-            let _at_its_end = SaysMainEnded;
+            let _at_its_end = at_its_end;
             future.await
         };
         let handle = self.spawn(main, Kind::Main, site).ok();

@@ -98,7 +98,7 @@ impl Io {
         self.at_once = sends;
     }
 
-    /// As `end_at_once`; for the only one there is its list stays where it is.
+    /// As `end_at_once`, which need not take the list away where there is only one.
     #[inline(always)]
     pub(super) fn end_only_at_once(&mut self) {
         if let [sent] = self.at_once[..] {

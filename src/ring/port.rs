@@ -277,7 +277,6 @@ impl Port {
     }
 
     /// Takes the completion that is there, if it is the only one.
-    #[cfg_attr(test, expect(dead_code, reason = "tests stand before another door"))]
     #[inline]
     pub(crate) fn take_only(&mut self) -> Option<Cqe> {
         let mut queue = self.ring.completion();

@@ -208,6 +208,10 @@ impl Door {
         if !has_only_one {
             return None;
         }
+        if let Door::Kernel(port) = self {
+            strike(Place::Reap);
+            return port.take_only();
+        }
         let mut one = [Cqe::default()];
         self.reap(&mut one);
         Some(one[0])
