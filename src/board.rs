@@ -23,7 +23,7 @@ pub(crate) struct Board {
     concluded: Condvar,
 }
 
-/// Every phase after Running is kept: whoever subscribes sees each that is yet to come.
+/// Every phase after Running is kept: whoever subscribes, and be it in the last one, sees them all.
 const PHASES: usize = Phase::Terminated as usize;
 
 impl Default for Board {
@@ -79,17 +79,20 @@ mod tests {
             Phase::Closing,
             Phase::Terminated,
         ];
-        let mut early = board.phases.subscribe();
+        let mut early = board.phases.subscribe_to_all();
         board.enter(all[0]);
-        let mut late = board.phases.subscribe();
+        let mut late = board.phases.subscribe_to_all();
         let thread = std::thread::spawn(move || {
             std::iter::from_fn(|| early.wait_next()).collect::<Vec<_>>()
         });
         all[1..].iter().for_each(|phase| board.enter(*phase));
         assert_eq!(thread.join().expect("the subscriber"), all);
-        let rest: Vec<_> = std::iter::from_fn(|| late.wait_next()).collect();
-        assert_eq!(rest, all[1..]);
-        assert_eq!(late.missed(), 0);
+        let mut last = board.phases.subscribe_to_all();
+        for late in [&mut late, &mut last] {
+            let seen: Vec<_> = std::iter::from_fn(|| late.wait_next()).collect();
+            assert_eq!(seen, all, "also those that had begun");
+            assert_eq!(late.missed(), 0);
+        }
     }
 
     #[test]

@@ -93,9 +93,19 @@ impl<T: Clone> Feed<T> {
 
     /// What comes from now on.
     pub(crate) fn subscribe(self: &Arc<Self>) -> Subscription<T> {
+        self.read_from(|state| state.first + state.items.len() as u64)
+    }
+
+    /// What is kept of what was, and then what comes.
+    pub(crate) fn subscribe_to_all(self: &Arc<Self>) -> Subscription<T> {
+        self.read_from(|state| state.first)
+    }
+
+    /// What there is from the item on whose number `next` says.
+    fn read_from(self: &Arc<Self>, next: impl FnOnce(&State<T>) -> u64) -> Subscription<T> {
         let mut state = lock(&self.state);
         Subscription {
-            next: state.first + state.items.len() as u64,
+            next: next(&state),
             place: state.wakers.insert(None),
             missed: 0,
             feed: self.clone(),
@@ -187,6 +197,8 @@ mod tests {
         feed.push(1);
         let mut late = feed.subscribe();
         assert!(polled(&mut late).is_pending(), "what was before is no news");
+        let mut whole = feed.subscribe_to_all();
+        assert_eq!(polled(&mut whole), Poll::Ready(Some(1)));
         let other = feed.clone();
         let mut early = feed.subscribe();
         let thread = std::thread::spawn(move || {
@@ -195,11 +207,13 @@ mod tests {
         (2..=4).for_each(|item| other.push(item));
         other.end();
         assert_eq!(thread.join().expect("the subscriber"), [2, 3, 4]);
-        for item in 2..=4 {
-            assert_eq!(polled(&mut late), Poll::Ready(Some(item)));
+        for mut subscription in [late, whole] {
+            for item in 2..=4 {
+                assert_eq!(polled(&mut subscription), Poll::Ready(Some(item)));
+            }
+            assert_eq!(polled(&mut subscription), Poll::Ready(None));
+            assert_eq!(subscription.missed(), 0);
         }
-        assert_eq!(polled(&mut late), Poll::Ready(None));
-        assert_eq!(late.missed(), 0);
     }
 
     #[test]

@@ -224,7 +224,8 @@ impl Handle {
         self.phase() == Phase::Running
     }
 
-    /// The phases that come from now on, as a subscription for a task or a thread.
+    /// The phases of the stop, those that have begun and those that come, as a subscription for a
+    /// task or a thread.
     #[must_use]
     pub fn phases(&self) -> Phases {
         Phases::of(&self.shared.board)

@@ -10,8 +10,21 @@ use crate::error::Result;
 use crate::feed::Subscription;
 use crate::phase::Phase;
 
-/// The phases of a runtime as they come: each once, in order. Made by
+/// The phases of a runtime after [`Phase::Running`]: each once, in order. Made by
 /// [`Handle::phases`](crate::Handle::phases).
+///
+/// Whoever subscribes during a stop gets those that have begun first, without waiting: the first
+/// phase it gets always is the one that the stop began with. So no phase is missed by a subscription
+/// that is made a moment late, and to wait for one needs no look at
+/// [`Handle::phase`](crate::Handle::phase) before:
+///
+/// ```
+/// # async fn example(handle: evenfall::Handle) {
+/// let mut phases = handle.phases();
+/// while phases.next().await.is_some_and(|phase| phase < evenfall::Phase::Draining) {}
+/// // The drain has begun.
+/// # }
+/// ```
 ///
 /// # Shutdown
 ///
@@ -24,10 +37,10 @@ pub struct Phases {
 }
 
 impl Phases {
-    /// The phases that come from now on.
+    /// All phases: those that have begun, and then those that come.
     pub(crate) fn of(board: &Board) -> Phases {
         Phases {
-            subscription: board.phases.subscribe(),
+            subscription: board.phases.subscribe_to_all(),
         }
     }
 

@@ -48,6 +48,10 @@ fn every_phase_is_seen_once_and_in_order_by_tasks_and_threads() {
     assert_eq!(facts["thread"], all, "{facts}");
     // The task is dropped when Closing begins.
     assert_eq!(facts["task"], json!(["notice", "draining", "hooks"]));
+    assert_eq!(
+        facts["late"], facts["task"],
+        "who subscribes late misses none"
+    );
 }
 
 fn waiting_gives_the_report_to_a_thread_and_an_error_to_a_core() {
@@ -183,9 +187,10 @@ fn phases() -> Outcome {
         seen
     });
     let in_task = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&in_task);
+    let in_hook = Arc::new(Mutex::new(Vec::new()));
+    let (seen, late) = (Arc::clone(&in_task), Arc::clone(&in_hook));
     let result = runtime.run(move |core| {
-        let seen = Arc::clone(&seen);
+        let (seen, late) = (Arc::clone(&seen), Arc::clone(&late));
         async move {
             if core.index() == 0 {
                 let mut phases = core.handle().phases();
@@ -196,7 +201,14 @@ fn phases() -> Outcome {
                 }));
                 core.handle().shutdown();
                 // A hook, so that the phase of hooks lasts a turn.
-                core.on_shutdown("a turn", Duration::from_secs(1), async || {
+                core.on_shutdown("a turn", Duration::from_secs(1), async move || {
+                    let mut phases = Handle::current().phases();
+                    while let Some(phase) = phases.next().await {
+                        late.lock().expect("whole").push(phase.to_string());
+                        if phase == Phase::Hooks {
+                            break;
+                        }
+                    }
                     sleep(Duration::from_millis(5)).await;
                     Ok::<(), io::Error>(())
                 });
@@ -206,7 +218,9 @@ fn phases() -> Outcome {
     });
     let thread = thread.join().expect("the thread");
     let task = in_task.lock().expect("whole").clone();
-    (result, json!({ "thread": thread, "task": task }))
+    let late = in_hook.lock().expect("whole").clone();
+    let facts = json!({ "thread": thread, "task": task, "late": late });
+    (result, facts)
 }
 
 fn wait() -> Outcome {

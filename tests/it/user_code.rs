@@ -126,7 +126,11 @@ async fn end_over_delayed_tasks(core: Core, how: &str) -> io::Result<()> {
     let handle = core.handle();
     let mut phases = handle.phases();
     handle.shutdown();
-    while handle.phase() < Phase::Draining && phases.next().await.is_some() {}
+    while phases
+        .next()
+        .await
+        .is_some_and(|phase| phase < Phase::Draining)
+    {}
     handle.force();
     pending().await
 }

@@ -138,7 +138,11 @@ async fn answer(mut stream: TcpStream, seen: Arc<Seen>) -> io::Result<()> {
 
 async fn draining(handle: &Handle) {
     let mut phases = handle.phases();
-    while handle.phase() < Phase::Draining && phases.next().await.is_some() {}
+    while phases
+        .next()
+        .await
+        .is_some_and(|phase| phase < Phase::Draining)
+    {}
 }
 
 fn block(spins: bool, lasts: Lasts) {

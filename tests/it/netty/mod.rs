@@ -175,11 +175,7 @@ impl Running {
 
 /// Ends well when the stop of the runtime has begun.
 async fn until_stopped(handle: Handle) -> io::Result<()> {
-    // Before the question: a stop that begins after it is announced to this.
-    let mut phases = handle.phases();
-    if handle.phase() == Phase::Running {
-        phases.next().await;
-    }
+    handle.phases().next().await;
     Ok(())
 }
 
