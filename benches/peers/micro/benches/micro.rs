@@ -2,10 +2,13 @@
 //!
 //! A measurement runs on a core of one runtime that lives as long as the bench; its clock is read
 //! on that core, around the whole batch. A nop has no public call: it is measured where the library
-//! is built with `--cfg evenfall_bench`, as `benches/run` does.
+//! is built with `--cfg evenfall_bench`, as `benches/run` does. What compares only with its neighbours
+//! is measured first, in rounds that alternate, and written to `CRITERION_HOME`, if that is set.
 
 #![expect(missing_docs, reason = "the function is a macro's")]
 
+#[path = "micro/alternated.rs"]
+mod alternated;
 #[path = "micro/letters.rs"]
 mod letters;
 #[cfg(evenfall_bench)]
@@ -18,7 +21,9 @@ mod tasks;
 #[path = "micro/timers.rs"]
 mod timers;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use std::path::PathBuf;
+
+use criterion::{Criterion, criterion_group};
 
 criterion_group! {
     name = parts;
@@ -28,7 +33,16 @@ criterion_group! {
         .sample_size(20);
     targets = tasks::bench, ops_bench, letters::bench, timers::bench
 }
-criterion_main!(parts);
+
+fn main() -> std::io::Result<()> {
+    if let Some(folder) = std::env::var_os("CRITERION_HOME") {
+        let quick = std::env::args().any(|argument| argument == "--quick");
+        alternated::write(&PathBuf::from(folder), quick)?;
+    }
+    parts();
+    Criterion::default().configure_from_args().final_summary();
+    Ok(())
+}
 
 /// The operations, where the library shows one.
 fn ops_bench(criterion: &mut Criterion) {

@@ -39,6 +39,15 @@ pub fn run(setting: &Setting, estimates: &Path) -> io::Result<()> {
         let values = values.map(Value::as_f64).to_vec();
         book.add(part, "", 0, Ok((values, String::new())));
     }
+    let alternated = Book::open(&estimates.join("alternated.csv"), &FIGURES)?;
+    for part in alternated.cells() {
+        for server in alternated.servers(&part) {
+            for row in alternated.rows(&part, &server) {
+                let outcome = Ok((row.values.clone(), String::new()));
+                book.add(&part, &server, row.round, outcome);
+            }
+        }
+    }
     setting.keep("micro.csv", &book.text())?;
     let text = page(&book);
     println!("{text}");
@@ -51,13 +60,27 @@ fn page(book: &Book) -> String {
     let head = ["part", "median ns", "from", "to"];
     let mut table = Table::new(head.map(String::from));
     for part in book.cells() {
-        let figures = FIGURES.map(|name| number(book.sample(&part, "", name).median(), 1));
-        let [median, from, to] = figures;
-        table.row([part, median, from, to]);
+        for server in book.servers(&part) {
+            let median = book.sample(&part, &server, FIGURES[0]).spread();
+            let median_of = |name: &str| book.sample(&part, &server, name).median();
+            let [from, to] = match median {
+                // Criterion's own; of rounds, the quartiles.
+                Some(_) if server.is_empty() => [median_of(FIGURES[1]), median_of(FIGURES[2])],
+                spread => [
+                    spread.map(|spread| spread.low),
+                    spread.map(|spread| spread.high),
+                ],
+            };
+            let name = [part.as_str(), &server].join("/");
+            let name = name.trim_end_matches('/').to_owned();
+            let median = median.map(|spread| spread.median);
+            table.row([name, number(median, 1), number(from, 1), number(to, 1)]);
+        }
     }
     format!(
         "# Micro\n\nMedians with their intervals of confidence, as criterion gives them; a group \
-         of 64 or 1,000 is the time of all.\n\n{table}"
+         of 64 or 1,000 is the time of all. Of the letter round trip, medians and quartiles of \
+         rounds that alternate.\n\n{table}"
     )
 }
 

@@ -1,5 +1,4 @@
-//! From thread to thread: a task on another core and its outcome back, many letters to a core that
-//! is busy, and a wake of a core that sleeps.
+//! From thread to thread: many letters to a core that is busy, and a wake of a core that sleeps.
 
 use std::fs::File;
 use std::future::poll_fn;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, Throughput};
 
-use crate::rig::{HERE, bell, beside, handle, hear, measure, on_the_core, ring, there};
+use crate::rig::{HERE, bell, handle, hear, measure, on_the_core, ring, there};
 
 /// Letters of one burst.
 const BURST: u64 = 64;
@@ -23,61 +22,9 @@ const BURST: u64 = 64;
 const BACKLOG: u64 = 1_000;
 
 pub(crate) fn bench(criterion: &mut Criterion) {
-    round_trip(criterion);
     burst(criterion);
     foreign_wake(criterion);
     busy_core(criterion);
-}
-
-/// `spawn_on` another core and its outcome: a letter there and one back, both cores asleep in
-/// between. Beside it two eventfds between two threads on the same two processors, each asleep in a
-/// read: of all ways to sleep that I/O can end too, the one that wakes soonest.
-fn round_trip(criterion: &mut Criterion) {
-    let there = there();
-    let mut group = criterion.benchmark_group("letter round trip");
-    group.bench_function("evenfall, spawn_on", |bencher| {
-        bencher.iter_custom(|count| {
-            measure(move || async move {
-                let start = Instant::now();
-                for _ in 0..count {
-                    let task = evenfall::spawn_on(there, || async {});
-                    let task = task.unwrap_or_else(|refused| panic!("{refused}"));
-                    task.await.expect("it does not panic");
-                }
-                start.elapsed()
-            })
-        });
-    });
-    group.bench_function("eventfds", |bencher| {
-        bencher.iter_custom(move |count| bare_round_trips(count, there));
-    });
-    group.finish();
-}
-
-/// The same number of round trips with nothing but eventfds.
-fn bare_round_trips(count: u64, there: usize) -> Duration {
-    let (call, answer) = (Arc::new(bell()), Arc::new(bell()));
-    let answering = {
-        let (call, answer) = (call.clone(), answer.clone());
-        beside(there, move || {
-            for _ in 0..count {
-                hear(&call);
-                ring(&answer);
-            }
-        })
-    };
-    let elapsed = on_the_core(move || {
-        let start = Instant::now();
-        for _ in 0..count {
-            ring(&call);
-            hear(&answer);
-        }
-        start.elapsed()
-    });
-    answering
-        .join()
-        .expect("the answering thread did not panic");
-    elapsed
 }
 
 /// Many at once: all but the first find the core busy.

@@ -96,11 +96,24 @@ pub fn micro(book: &Book) -> Vec<Goal> {
     };
     // What a search tree would take: the logarithm of the count doubles.
     let steady = |growth| growth < 2.0;
-    let share = |part: &str, base: &str| Some(of(part)? / of(base)?);
-    let asleep = share(
-        "letter round trip/evenfall, spawn_on",
-        "letter round trip/eventfds",
+    let trips = |server: &str| book.sample("letter round trip", server, "median_ns");
+    let ours = trips("evenfall, spawn_on");
+    let to_eventfds = ours.over(&trips("eventfds"));
+    let mut asleep = Goal::of(
+        "letter to a sleeping core and its answer, to two bare eventfds",
+        "1.1 at most",
+        to_eventfds.median(),
+        2,
+        |share| share <= 1.1,
     );
+    let to_rings = ours.over(&trips("bare rings"));
+    if let (Some(spread), Some(rings)) = (to_eventfds.spread(), to_rings.median()) {
+        let (low, high) = (spread.low, spread.high);
+        let measured = &mut asleep.measured;
+        measured.push_str(&format!(
+            " ({low:.2}–{high:.2}); {rings:.2} of two bare rings"
+        ));
+    }
     vec![
         most("spawn + join", "spawn + join/evenfall", 70.0),
         most(
@@ -127,12 +140,6 @@ pub fn micro(book: &Book) -> Vec<Goal> {
             2,
             steady,
         ),
-        Goal::of(
-            "letter to a sleeping core and its answer, to two bare eventfds",
-            "1.1 at most",
-            asleep,
-            2,
-            |share| share <= 1.1,
-        ),
+        asleep,
     ]
 }
