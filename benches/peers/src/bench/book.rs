@@ -160,7 +160,8 @@ impl Book {
     pub fn servers(&self, cell: &str) -> Vec<String> {
         let rows = self.rows.iter().filter(|row| row.cell == cell);
         let mut servers: Vec<String> = rows.map(|row| row.server.clone()).collect();
-        servers.dedup();
+        let mut seen = std::collections::BTreeSet::new();
+        servers.retain(|server| seen.insert(server.clone()));
         servers
     }
 
