@@ -161,6 +161,7 @@ fn play(role: &str) -> ExitCode {
         "starts_pid_one" => pid_one::starts_pid_one,
         "streams" => phases::streams,
         "stormy" => storm::stormy,
+        "beset" => storm::beset,
         "tasks" => tasks::tasks,
         "tells_readiness" => phases::tells_readiness,
         "too_late" => too_late::too_late,

@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use std::future::pending;
 use std::io;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
@@ -23,6 +24,7 @@ promises![
     a_short_storm_on_a_foreign_thread_is_one_stop_with_one_report,
     a_storm_of_two_seconds_leaves_by_a_signal_of_it,
     a_signal_after_the_last_look_ends_nobody,
+    a_storm_that_goes_on_keeps_nobody_in_run,
     each_signal_that_may_be_chosen_stops,
     a_stop_from_64_threads_is_one_stop,
     a_stop_from_64_threads_has_the_budget_of_one_of_them,
@@ -129,6 +131,59 @@ fn a_signal_after_the_last_look_ends_nobody() {
         server.line("sent at last");
         server.finish().report(0).loses_nothing();
     }
+}
+
+/// While it lasts `run` returns, though the thread that sends them is always at work, and for all one
+/// can see from outside on its way to a handler.
+fn a_storm_that_goes_on_keeps_nobody_in_run() {
+    let _alone = heavy();
+    for _ in 0..3 {
+        let ended = Program::role("beset", &[]).finish();
+        let took_ms = ended.json("facts ")["took_ms"].as_f64().expect("a time");
+        let most_ms = BESET.as_secs_f64() * 1e3 / 2.0;
+        assert!(took_ms < most_ms, "{}", ended.told("it took too long"));
+    }
+}
+
+/// How long the signals go on at most, and the time from one to the next: less than the kernel's slack
+/// of 50 µs, by which a sleep grows that is taken up again after each.
+const BESET: Duration = Duration::from_secs(2);
+const CLOSELY: Duration = Duration::from_micros(20);
+
+/// Stops itself by signals that go on until `run` is over, and says how long that took.
+pub(crate) fn beset(args: Args) -> ExitCode {
+    args.finish();
+    // Those that come when all is over do nothing.
+    sys::catch(libc::SIGTERM).expect("a handler of SIGTERM");
+    let runtime = crate::process::builder()
+        .cores(Cores::Count(1))
+        .build()
+        .expect("a runtime");
+    let over = Arc::new(AtomicBool::new(false));
+    let asked = Arc::clone(&over);
+    let storm = std::thread::spawn(move || {
+        let began = Instant::now();
+        while !asked.load(Ordering::Relaxed) && began.elapsed() < BESET {
+            let sent = Instant::now();
+            sys::kill(std::process::id(), libc::SIGTERM).expect("this process lives");
+            while sent.elapsed() < CLOSELY {
+                std::hint::spin_loop();
+            }
+        }
+        began
+    });
+    let result = runtime.run(|core| {
+        let handle = core.handle();
+        async move {
+            until_draining(&handle).await;
+            Ok(())
+        }
+    });
+    let returned = Instant::now();
+    over.store(true, Ordering::Relaxed);
+    let began = storm.join().expect("it only sends");
+    let took_ms = (returned - began).as_secs_f64() * 1e3;
+    conclude(result, &json!({ "took_ms": took_ms }))
 }
 
 fn each_signal_that_may_be_chosen_stops() {
