@@ -77,15 +77,17 @@ impl Conn {
 }
 
 impl Io {
-    /// Whether the kernel has seen all such sends, and all it has to say of them was reaped; to be asked
-    /// when a look into the completion queue has taken all that was there.
+    /// Whether the kernel has seen all such sends, and all it has to say of them was taken out of its
+    /// queue. To be asked when a look there has taken all that there was, and before anything that was
+    /// found is gone about: that may make sends of its own, an enter among them, and what follows after
+    /// those in the queue is not here yet. What was handed over since does not matter.
     #[inline]
     pub(super) fn has_news_of_at_once(&mut self) -> bool {
-        !self.at_once.is_empty() && self.driver.is_all_seen()
+        !self.at_once.is_empty() && self.driver.has_seen(self.last_at_once)
     }
 
-    /// Ends those that the kernel did not complain of. Only when `has_news_of_at_once` is true and all
-    /// completions of sends have been looked at.
+    /// Ends those that the kernel did not complain of. Only when `has_news_of_at_once` was true and all
+    /// completions of sends that were there then have been gone about.
     #[inline(always)]
     pub(super) fn end_at_once(&mut self) {
         // Taken away for as long as they are looked at. None is added in here.

@@ -373,6 +373,7 @@ impl Io {
                     let sqe = || Sqe::SendAtOnce { fd, from, len };
                     self.driver.submit_made(sqe, sent.token());
                     self.at_once.push(sent);
+                    self.last_at_once = self.driver.last_handed();
                     continue;
                 }
             }

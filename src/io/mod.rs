@@ -105,6 +105,8 @@ pub(crate) struct Io {
     dirty: Vec<u32>,
     /// Sends that were over when they were submitted, if the kernel does not say otherwise.
     at_once: Vec<AtOnce>,
+    /// The number that the entry of the last of them has, among all that were handed over.
+    last_at_once: u32,
     /// Records that wait for buffers to receive into, longest first.
     starved: VecDeque<u32>,
     /// How many connections met their limit in this turn.
@@ -197,6 +199,7 @@ impl Io {
             generations: Generations::default(),
             dirty: Vec::new(),
             at_once: Vec::new(),
+            last_at_once: 0,
             starved: VecDeque::new(),
             met_limit: 0,
             last_listener: 0,
@@ -223,10 +226,11 @@ impl Io {
         // A core with one busy connection finds one, each time.
         if let Some(cqe) = self.driver.collect_only() {
             self.steps += 1;
+            let news = self.has_news_of_at_once();
             if cqe.kind() == Kind::Send as u8 {
                 self.on_send(&cqe);
             }
-            if self.has_news_of_at_once() {
+            if news {
                 self.end_only_at_once();
             }
             self.take_other(&cqe);
@@ -252,10 +256,11 @@ impl Io {
             let count = found.count;
             let came = &batch[..count];
             self.steps += count as u64;
+            let news = count < batch.len() && self.has_news_of_at_once();
             if found.may_have(Kind::Send) {
                 self.take_sends(came);
             }
-            if count < batch.len() && self.has_news_of_at_once() {
+            if news {
                 self.end_at_once();
             }
             for cqe in came {

@@ -76,6 +76,8 @@ pub(crate) struct Driver {
     slots: Slots,
     /// What found the submission queue full, in order: nothing that was asked for is ever lost.
     waiting: VecDeque<(Sqe, u64)>,
+    /// The number of the entry that was handed over last, of all there ever were; it goes round.
+    handed: u32,
     /// The books.
     counts: OpCounts,
     /// What wakes the core out of its wait. The kernel polls it until the ring is closed.
@@ -110,6 +112,7 @@ impl Driver {
             pool,
             slots: Slots::default(),
             waiting: VecDeque::new(),
+            handed: 0,
             counts: OpCounts::default(),
             alarm,
             wake: None,
@@ -169,6 +172,7 @@ impl Driver {
     /// Puts an entry into the submission queue.
     #[inline(always)]
     fn queue(&mut self, make: impl Fn() -> Sqe, user_data: u64) {
+        self.handed = self.handed.wrapping_add(1);
         if self.waiting.is_empty() {
             if let Some(port) = &mut self.port {
                 if port.push(&make(), user_data) {
@@ -247,10 +251,28 @@ impl Driver {
         self.port.as_mut().is_some_and(Port::has_unseen)
     }
 
-    /// Whether the kernel has taken every operation, and its completions all fit their queue.
+    /// The number of the entry that was handed over last.
+    #[inline(always)]
+    pub(crate) fn last_handed(&self) -> u32 {
+        self.handed
+    }
+
+    /// Whether the kernel has taken the entry of this number, and so all before it, and the completions
+    /// there are all fitted their queue ([`Port::has_all_fitted`]).
     #[inline]
+    pub(crate) fn has_seen(&mut self, number: u32) -> bool {
+        let Some(port) = &mut self.port else {
+            return true;
+        };
+        // They go to the kernel in the order of their numbers: what it lacks are the last ones.
+        let lacks = self.waiting.len() + port.unsubmitted() as usize;
+        lacks <= self.handed.wrapping_sub(number) as usize && port.has_all_fitted()
+    }
+
+    /// Whether the kernel has taken every entry, and its completions all fitted their queue.
+    #[cfg(test)]
     pub(crate) fn is_all_seen(&mut self) -> bool {
-        self.waiting.is_empty() && self.port.as_mut().is_none_or(|port| port.is_all_seen())
+        self.has_seen(self.handed)
     }
 
     /// Copies completions to `batch`; see [`Port::reap`]. Each must then be decoded, once, or

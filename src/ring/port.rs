@@ -183,12 +183,19 @@ impl Port {
         overflowed || !self.ring.completion().is_empty()
     }
 
-    /// Whether the kernel has taken all that was pushed, and what has completed so far was reaped or is
-    /// in its queue: no completion is left that did not fit. To be asked after a reap, which sees whether
-    /// that may be: each request asks once, and only then is the kernel's own memory looked into.
+    /// How many of the entries that were pushed last no enter has submitted.
+    #[inline(always)]
+    pub(crate) fn unsubmitted(&self) -> u32 {
+        self.unsubmitted
+    }
+
+    /// Whether what has completed so far was reaped or is in its queue: no completion is left that did
+    /// not fit. To be asked right after a reap, which sees whether that may be: each request asks once,
+    /// and only then is the kernel's own memory looked into. An enter in between would bring into the
+    /// queue what had not fitted.
     #[inline]
-    pub(crate) fn is_all_seen(&mut self) -> bool {
-        self.unsubmitted == 0 && !(self.crowded && self.has_overflowed())
+    pub(crate) fn has_all_fitted(&mut self) -> bool {
+        !(self.crowded && self.has_overflowed())
     }
 
     /// Whether completions wait that did not fit their queue; only an enter brings them.

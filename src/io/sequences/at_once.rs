@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::{ROUNDS_MOST, World};
+use crate::config::COMPLETIONS_AT_ONCE;
 use crate::io::conn::Origin;
 use crate::io::outbound::Segment;
 use crate::io::tally::End;
@@ -22,23 +23,82 @@ struct Open {
     conn: u32,
 }
 
+/// One more connection.
+fn adopt(world: &mut World) -> (usize, u32) {
+    let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
+    let ours = OwnedFd::from(ours);
+    let socket = world.kernel(|kernel| kernel.adopt_by_hand(ours.as_raw_fd(), 1));
+    let conn = world.io.adopt(ours, Origin::Accepted);
+    world.io.take_handle(conn);
+    world.turn();
+    (socket, conn)
+}
+
 impl Open {
     fn new() -> Open {
         let mut world = World::new();
-        let (ours, _theirs) = UnixStream::pair().expect("a socket pair");
-        let ours = OwnedFd::from(ours);
-        let socket = world.kernel(|kernel| {
-            kernel.hand().takes_at_once = true;
-            kernel.adopt_by_hand(ours.as_raw_fd(), 1)
-        });
-        let conn = world.io.adopt(ours, Origin::Accepted);
-        world.io.take_handle(conn);
-        world.turn();
+        world.kernel(|kernel| kernel.hand().takes_at_once = true);
+        let (socket, conn) = adopt(&mut world);
         Open {
             world,
             socket,
             conn,
         }
+    }
+
+    /// So many others, each with a send in flight that tells of its end, and bytes behind it: when it
+    /// ends the next one is made.
+    fn others_send(&mut self, count: usize) -> Vec<(usize, u32)> {
+        let world = &mut self.world;
+        let others: Vec<(usize, u32)> = (0..count).map(|_| adopt(world)).collect();
+        for (_, other) in &others {
+            let memory = Bytes::from_owner([7; 100]);
+            world.io.push(*other, Segment::Bytes(memory));
+        }
+        world.turn();
+        for (_, other) in &others {
+            assert_eq!(world.io.append(*other, &[7; 100]), 100);
+        }
+        others
+    }
+
+    /// The sends of others end.
+    fn others_sent(&self, others: &[(usize, u32)]) {
+        for (socket, _) in others {
+            assert!(self.world.kernel(|kernel| kernel.sends(*socket, Sent::All)));
+        }
+    }
+
+    /// Makes a send that is over when it is submitted, and submits it.
+    fn sends_at_once(&mut self) {
+        assert_eq!(self.world.io.append(self.conn, &[7; 100]), 100);
+        self.world.io.flush_sends();
+        self.enter();
+    }
+
+    fn reap(&mut self) {
+        self.world.io.reap();
+        self.world.settle();
+    }
+
+    /// Ends the others, and then this one.
+    fn end_all(mut self, others: &[(usize, u32)]) {
+        for _ in 0..2 {
+            for (socket, _) in others {
+                self.world.kernel(|kernel| kernel.sends(*socket, Sent::All));
+            }
+            self.world.turn();
+        }
+        for (socket, conn) in others {
+            assert_eq!(self.world.io.conns[*conn as usize].unsent(), 0);
+            self.world.io.drop_handle(*conn);
+            self.world.turn();
+            self.world.kernel(|kernel| {
+                kernel.acknowledges(*socket);
+                kernel.fin_comes(*socket);
+            });
+        }
+        self.end();
     }
 
     /// Submits what was queued. Whether a send is in flight then that will tell of its end; it is
@@ -162,6 +222,113 @@ fn what_the_kernel_has_not_seen_is_not_taken_for_sent_and_keeps_the_core_awake()
     assert_eq!(open.books(), (100, 0, false));
     assert!(!open.world.io.waits_for_at_once());
     open.end();
+}
+
+/// One completion is there, and then several: two ways through a reap.
+#[test]
+fn what_a_reap_sends_itself_keeps_no_other_send_from_being_over() {
+    for count in [1, 2] {
+        let mut open = Open::new();
+        let others = open.others_send(count);
+        open.sends_at_once();
+        open.others_sent(&others);
+        open.reap();
+        assert_eq!(open.books(), (100, 0, false), "{count} others");
+        assert!(!open.world.io.waits_for_at_once());
+        open.end_all(&others);
+    }
+}
+
+#[test]
+fn what_is_handed_over_between_an_enter_and_its_reap_keeps_no_send_from_being_over() {
+    let mut open = Open::new();
+    let (_, other) = adopt(&mut open.world);
+    open.sends_at_once();
+    let memory = Bytes::from_owner([7; 100]);
+    open.world.io.push(other, Segment::Bytes(memory));
+    open.world.io.flush_sends();
+    open.reap();
+    assert_eq!(open.books(), (100, 0, false));
+    open.world.turn();
+    let others = [(open.socket + 1, other)];
+    open.end_all(&others);
+}
+
+#[test]
+fn one_that_had_to_wait_for_room_is_not_over_before_its_turn() {
+    let mut open = Open::new();
+    let others: Vec<_> = (0..3).map(|_| adopt(&mut open.world)).collect();
+    open.world.kernel(|kernel| {
+        kernel.queue_room = 1;
+        kernel.hand().takes_nothing = true;
+    });
+    // One has room, this one has not, and the last is behind it.
+    let send = |open: &mut Open, of: usize| {
+        let memory = Bytes::from_owner([7; 100]);
+        open.world.io.push(others[of].1, Segment::Bytes(memory));
+        open.world.io.flush_sends();
+    };
+    send(&mut open, 0);
+    open.sends_at_once();
+    send(&mut open, 1);
+    send(&mut open, 2);
+    open.reap();
+    assert_eq!(open.books(), (0, 100, true));
+    open.world.kernel(|kernel| {
+        kernel.queue_room = 64;
+        kernel.hand().takes_nothing = false;
+    });
+    open.world.turn();
+    assert_eq!(open.books(), (100, 0, false));
+    open.end_all(&others);
+}
+
+/// The complaint is behind as many others as one look takes out of the queue, and all of them make
+/// sends, more than the submission queue holds.
+#[test]
+fn a_complaint_behind_a_whole_batch_is_heard() {
+    let mut open = Open::new();
+    let others = open.others_send(COMPLETIONS_AT_ONCE);
+    open.others_sent(&others);
+    open.world
+        .kernel(|kernel| kernel.hand().takes_at_once = false);
+    open.sends_at_once();
+    open.reap();
+    assert_eq!(open.books(), (0, 100, true));
+    open.world.turn();
+    let socket = open.socket;
+    assert!(open.world.kernel(|kernel| kernel.sends(socket, Sent::All)));
+    open.world.turn();
+    assert_eq!(open.books(), (100, 0, false));
+    open.end_all(&others);
+}
+
+/// The complaint did not fit the completion queue; the sends that the same reap makes do not fit the
+/// submission queue, and the enter which makes room there brings it.
+#[test]
+fn a_complaint_that_did_not_fit_is_heard() {
+    let mut open = Open::new();
+    let others = open.others_send(3);
+    open.world.kernel(|kernel| {
+        kernel.hand().takes_at_once = false;
+        kernel.completions_room = 3;
+    });
+    open.others_sent(&others);
+    open.sends_at_once();
+    open.world.kernel(|kernel| kernel.queue_room = 1);
+    open.reap();
+    assert_eq!(open.books(), (0, 100, true));
+    open.world.kernel(|kernel| {
+        kernel.queue_room = 64;
+        kernel.completions_room = 512;
+    });
+    open.world.turn();
+    assert_eq!(open.books(), (0, 100, true));
+    let socket = open.socket;
+    assert!(open.world.kernel(|kernel| kernel.sends(socket, Sent::All)));
+    open.world.turn();
+    assert_eq!(open.books(), (100, 0, false));
+    open.end_all(&others);
 }
 
 /// What can happen to such sends. No turn is between two of these but what they say.

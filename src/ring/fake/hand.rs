@@ -27,6 +27,8 @@ pub(crate) struct Hand {
     pub(crate) takes_at_once: bool,
     /// Whether an operation that is cancelled ends in that moment; else it is only told to.
     pub(crate) cancels_at_once: bool,
+    /// Whether an enter takes nothing of what was submitted: the kernel is out of memory (EAGAIN).
+    pub(crate) takes_nothing: bool,
     /// Whether there are no descriptors for who is in a backlog.
     pub(crate) out_of_descriptors: bool,
 }

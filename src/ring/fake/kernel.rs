@@ -38,7 +38,7 @@ pub(crate) struct Kernel {
     /// Entries that no enter has submitted.
     queue: VecDeque<(Sqe, u64)>,
     /// How many fit there.
-    pub(super) queue_room: usize,
+    pub(crate) queue_room: usize,
     /// Operations that are not over.
     pub(super) ops: Vec<Op>,
     /// The names of all operations there ever were.
@@ -46,7 +46,7 @@ pub(crate) struct Kernel {
     /// Completions that no reap has taken.
     completions: VecDeque<Cqe>,
     /// How many fit there.
-    pub(super) completions_room: usize,
+    pub(crate) completions_room: usize,
     /// Those that did not fit. They follow, in their order, when there is room.
     overflow: VecDeque<Cqe>,
     /// The buffers to receive into.
@@ -196,9 +196,14 @@ impl Kernel {
         !(self.completions.is_empty() && self.overflow.is_empty())
     }
 
-    /// See `Port::is_all_seen`.
-    pub(super) fn is_all_seen(&self) -> bool {
-        self.queue.is_empty() && self.overflow.is_empty()
+    /// See `Port::unsubmitted`.
+    pub(super) fn unsubmitted(&self) -> u32 {
+        self.queue.len() as u32
+    }
+
+    /// See `Port::has_all_fitted`.
+    pub(super) fn has_all_fitted(&self) -> bool {
+        self.overflow.is_empty()
     }
 
     /// Whether one completion is there, and no more.
@@ -231,8 +236,11 @@ impl Kernel {
         }
         self.look_at_pool();
         self.flush_overflow();
-        if self.hand.is_some() {
-            return self.submit();
+        if let Some(hand) = self.hand {
+            if !hand.takes_nothing {
+                self.submit();
+            }
+            return;
         }
         if self.troubles && self.dice.chance(30) {
             // EAGAIN, and EBUSY with completions waiting.

@@ -166,10 +166,17 @@ impl Door {
         }
     }
 
-    pub(crate) fn is_all_seen(&mut self) -> bool {
+    pub(crate) fn unsubmitted(&self) -> u32 {
         match self {
-            Door::Kernel(port) => port.is_all_seen(),
-            Door::Script(script) => script.borrow().is_all_seen(),
+            Door::Kernel(port) => port.unsubmitted(),
+            Door::Script(script) => script.borrow().unsubmitted(),
+        }
+    }
+
+    pub(crate) fn has_all_fitted(&mut self) -> bool {
+        match self {
+            Door::Kernel(port) => port.has_all_fitted(),
+            Door::Script(script) => script.borrow().has_all_fitted(),
         }
     }
 
