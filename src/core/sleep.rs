@@ -12,6 +12,11 @@
 //! core that sleeps takes the completions itself, and goes back to sleep unless they have made
 //! something ready; a whole turn in their place cost 320 instructions more.
 //!
+//! All that a turn with one request does stands in one function, the core's loop: this, the reap of one
+//! completion, the run of the tasks, and the making of one send. As functions of their own they took 86
+//! of 1,021 instructions an echo on one connection more, to save and fetch registers. The enter, a
+//! send's end and a buffer's way back are not in there: what that saved, other registers cost again.
+//!
 //! Under a stop each wait is followed by a turn: the stop has its own to do in it.
 
 #![forbid(unsafe_code)]
@@ -30,6 +35,7 @@ use crate::task::Tasks;
 /// that makes something ready, a ring of the bell, or the next time something is due.
 ///
 /// When it woke (ns), if what completed was taken already.
+#[inline(always)]
 pub(super) fn enter(
     local: &Local,
     io: &mut Io,
@@ -59,12 +65,13 @@ pub(super) fn is_called(station: &Station, tasks: &Tasks, orders: &Orders, seen:
 }
 
 /// Sleeps until there is something to do, where no stop is under way. When it woke (ns).
+#[inline(always)]
 fn doze(local: &Local, io: &mut Io) -> io::Result<u64> {
     loop {
         io.driver.enter(wait(local, io, None))?;
         let now_ns = local.now_ns();
         io.now_ns = now_ns;
-        io.reap();
+        io.reap_here();
         io.driver.watch_alarm();
         // Whoever has sent a letter, an order or a wake since `will_sleep` rings the bell, and then
         // the alarm completes: without it none of them has to be looked at again.

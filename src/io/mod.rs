@@ -222,7 +222,14 @@ impl Io {
 
     /// Takes every completion that is there to its record or slot: sends first, so that what they
     /// free is there for what is received, then receives, one-off operations, accepts.
+    #[inline(never)]
     pub(crate) fn reap(&mut self) {
+        self.reap_here();
+    }
+
+    /// As `reap`, in the caller's own code: for the sleeping core; see `core::sleep`.
+    #[inline(always)]
+    pub(crate) fn reap_here(&mut self) {
         // A core with one busy connection finds one, each time.
         if let Some(cqe) = self.driver.collect_only() {
             self.steps += 1;

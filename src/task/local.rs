@@ -201,6 +201,7 @@ impl Local {
 
     /// Polls ready tasks. A call from inside a poll does nothing: the task being polled might be
     /// the first in the queue.
+    #[inline(always)]
     pub(super) fn run(&self, budget: usize, pulse: &Pulse) -> Ran {
         let mut ran = Ran::default();
         if self.current.get().is_some() {

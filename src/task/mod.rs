@@ -214,6 +214,7 @@ impl Tasks {
     }
 
     /// As `run`, where some are ready.
+    #[inline(always)]
     fn run_now(&self, budget: usize) -> Ran {
         self.shared.settle_here();
         self.local().run(budget, &self.shared.pulse)
