@@ -79,8 +79,9 @@ impl Conn {
 impl Io {
     /// Whether the kernel has seen all such sends, and all it has to say of them was taken out of its
     /// queue. To be asked when a look there has taken all that there was, and before anything that was
-    /// found is gone about: that may make sends of its own, an enter among them, and what follows after
-    /// those in the queue is not here yet. What was handed over since does not matter.
+    /// found is gone about: that may hand over more than there is room for, and the enter which makes
+    /// room brings completions that had not fitted, and that nobody has looked at yet. What was handed
+    /// over after those sends does not matter.
     #[inline]
     pub(super) fn has_news_of_at_once(&mut self) -> bool {
         !self.at_once.is_empty() && self.driver.has_seen(self.last_at_once)

@@ -81,6 +81,24 @@ impl Open {
         self.world.settle();
     }
 
+    /// The kernel has room for whatever is asked again, and takes it.
+    fn makes_room(&self) {
+        self.world.kernel(|kernel| {
+            kernel.queue_room = 64;
+            kernel.completions_room = 512;
+            kernel.hand().takes_nothing = false;
+        });
+    }
+
+    /// The send that was made again ends, and so does all else.
+    fn sent_in_the_end(mut self, others: &[(usize, u32)]) {
+        let socket = self.socket;
+        assert!(self.world.kernel(|kernel| kernel.sends(socket, Sent::All)));
+        self.world.turn();
+        assert_eq!(self.books(), (100, 0, false));
+        self.end_all(others);
+    }
+
     /// Ends the others, and then this one.
     fn end_all(mut self, others: &[(usize, u32)]) {
         for _ in 0..2 {
@@ -274,10 +292,7 @@ fn one_that_had_to_wait_for_room_is_not_over_before_its_turn() {
     send(&mut open, 2);
     open.reap();
     assert_eq!(open.books(), (0, 100, true));
-    open.world.kernel(|kernel| {
-        kernel.queue_room = 64;
-        kernel.hand().takes_nothing = false;
-    });
+    open.makes_room();
     open.world.turn();
     assert_eq!(open.books(), (100, 0, false));
     open.end_all(&others);
@@ -296,11 +311,7 @@ fn a_complaint_behind_a_whole_batch_is_heard() {
     open.reap();
     assert_eq!(open.books(), (0, 100, true));
     open.world.turn();
-    let socket = open.socket;
-    assert!(open.world.kernel(|kernel| kernel.sends(socket, Sent::All)));
-    open.world.turn();
-    assert_eq!(open.books(), (100, 0, false));
-    open.end_all(&others);
+    open.sent_in_the_end(&others);
 }
 
 /// The complaint did not fit the completion queue; the sends that the same reap makes do not fit the
@@ -318,17 +329,10 @@ fn a_complaint_that_did_not_fit_is_heard() {
     open.world.kernel(|kernel| kernel.queue_room = 1);
     open.reap();
     assert_eq!(open.books(), (0, 100, true));
-    open.world.kernel(|kernel| {
-        kernel.queue_room = 64;
-        kernel.completions_room = 512;
-    });
+    open.makes_room();
     open.world.turn();
     assert_eq!(open.books(), (0, 100, true));
-    let socket = open.socket;
-    assert!(open.world.kernel(|kernel| kernel.sends(socket, Sent::All)));
-    open.world.turn();
-    assert_eq!(open.books(), (100, 0, false));
-    open.end_all(&others);
+    open.sent_in_the_end(&others);
 }
 
 /// What can happen to such sends. No turn is between two of these but what they say.
