@@ -73,6 +73,8 @@ enum Verb {
     },
     /// The echo matrix.
     Echo(BenchArgs),
+    /// evenfall between the two bare loops, in slices of a tenth of a second.
+    Paired(BenchArgs),
     /// The stops.
     Stop(BenchArgs),
     /// User memory of idle connections.
@@ -104,11 +106,11 @@ struct BenchArgs {
     /// good as a `×`. What is kept of the others stays.
     #[arg(long, value_delimiter = ';')]
     only: Vec<String>,
-    /// How often each server is measured in each cell: 15 for echo, 7 for stop, 3 for syscalls by
-    /// default.
+    /// How often each server is measured in each cell: 15 for echo and paired, 7 for stop, 3 for
+    /// syscalls by default.
     #[arg(long)]
     rounds: Option<usize>,
-    /// How long one measurement lasts: 0.6 s by default.
+    /// How long one measurement lasts: 0.6 s by default, of paired 1.2 s.
     #[arg(long)]
     seconds: Option<f64>,
     /// Few and short rounds, to see that all works; the figures say nothing.
@@ -131,10 +133,15 @@ struct BenchArgs {
 impl BenchArgs {
     /// With the defaults filled in.
     fn setting(&self, rounds: usize) -> Setting {
+        self.lasting(rounds, 0.6)
+    }
+
+    /// With these defaults.
+    fn lasting(&self, rounds: usize, seconds: f64) -> Setting {
         sys::bound(Duration::from_secs(self.limit));
         let (quick_rounds, quick_seconds) = (2, 0.2);
         let rounds = if self.quick { quick_rounds } else { rounds };
-        let seconds = if self.quick { quick_seconds } else { 0.6 };
+        let seconds = if self.quick { quick_seconds } else { seconds };
         Setting {
             kinds: match self.servers[..] {
                 [] => Kind::here(),
@@ -195,6 +202,7 @@ fn run(verb: Verb) -> io::Result<()> {
             once(kind, &spec, Duration::from_secs_f64(seconds))
         }
         Verb::Echo(args) => bench::echo::run(&args.setting(15)),
+        Verb::Paired(args) => bench::paired::run(&args.lasting(15, 1.2)),
         Verb::Stop(args) => bench::stop::run(&args.setting(7)),
         Verb::Memory(args) => bench::memory::run(&args.setting(1)),
         Verb::Micro { args, estimates } => bench::micro::run(&args.setting(1), &estimates),
@@ -203,6 +211,7 @@ fn run(verb: Verb) -> io::Result<()> {
         Verb::Pages(args) => {
             let setting = args.setting(1);
             bench::echo::pages(&setting)?;
+            bench::paired::pages(&setting)?;
             bench::stop::pages(&setting)
         }
     }

@@ -7,6 +7,7 @@ pub mod instructions;
 pub mod memory;
 pub mod micro;
 pub mod page;
+pub mod paired;
 pub mod plot;
 pub mod sample;
 pub mod stop;

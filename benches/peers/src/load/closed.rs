@@ -100,6 +100,12 @@ pub struct Closed {
     stream: Option<Stream>,
     /// Bytes of a request.
     size: usize,
+    /// Requests that each connection has under way.
+    depth: usize,
+    /// Requests that have no whole reply yet, on all connections together.
+    under_way: usize,
+    /// Whether replies are followed by no more requests.
+    ending: bool,
     /// Zero of all stamps.
     epoch: Instant,
     /// Completions of one turn.
@@ -121,6 +127,9 @@ impl Closed {
             idle: Vec::new(),
             stream: None,
             size: spec.size,
+            depth: spec.depth,
+            under_way: 0,
+            ending: false,
             epoch: Instant::now(),
             batch: Vec::new(),
             tally: Tally::new()?,
@@ -192,8 +201,37 @@ impl Closed {
         self.pour()
     }
 
+    /// Sends no more requests, and waits for the replies to those under way.
+    pub fn rest(&mut self) -> io::Result<()> {
+        self.ending = true;
+        while self.under_way > 0 {
+            self.turn()?;
+        }
+        self.ending = false;
+        Ok(())
+    }
+
+    /// Runs for `length` after a [`rest`](Closed::rest), and rests again, which counts.
+    pub fn slice(&mut self, length: Duration) -> io::Result<Tally> {
+        let now_ns = self.epoch.elapsed().as_nanos() as u64;
+        for index in 0..self.links.len() {
+            self.request(index, self.depth, now_ns)?;
+        }
+        self.measure(length, u64::MAX, Closed::rest)
+    }
+
     /// Runs for `length`, or until `requests` were answered if that is earlier.
     pub fn run(&mut self, length: Duration, requests: u64) -> io::Result<Tally> {
+        self.measure(length, requests, |_| Ok(()))
+    }
+
+    /// Runs for `length`, or until `requests` were answered, and then does `last`.
+    fn measure(
+        &mut self,
+        length: Duration,
+        requests: u64,
+        last: fn(&mut Closed) -> io::Result<()>,
+    ) -> io::Result<Tally> {
         let limit = Timespec::from(length);
         let timer = opcode::Timeout::new(&raw const limit)
             .build()
@@ -208,6 +246,7 @@ impl Closed {
         while !over && self.tally.requests < requests {
             over = self.turn()?;
         }
+        last(self)?;
         let mut tally = std::mem::replace(&mut self.tally, Tally::new()?);
         tally.elapsed = start.elapsed();
         tally.load = sys::usage(Who::Thread)?.since(load);
@@ -268,6 +307,10 @@ impl Closed {
             whole += 1;
         }
         self.tally.requests += whole as u64;
+        self.under_way -= whole;
+        if self.ending {
+            return Ok(());
+        }
         self.request(index, whole, now_ns)
     }
 
@@ -291,6 +334,7 @@ impl Closed {
     fn request(&mut self, index: usize, count: usize, now_ns: u64) -> io::Result<()> {
         let link = &mut self.links[index];
         let socket = link.stream.as_raw_fd();
+        self.under_way += count;
         let mut left = count;
         while left > 0 {
             let now = left.min(pattern::LONGEST / self.size);

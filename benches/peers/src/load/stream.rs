@@ -24,6 +24,8 @@ pub struct Streams {
     ring: Ring,
     /// Each with the bytes the kernel has taken.
     links: Vec<(TcpStream, u64)>,
+    /// Writes that are not over.
+    under_way: usize,
 }
 
 /// What a run gave.
@@ -42,6 +44,7 @@ impl Streams {
         let mut streams = Streams {
             ring: Ring::new(256, 1024, 1, 4096)?,
             links: Vec::new(),
+            under_way: 0,
         };
         for index in 0..count {
             streams.links.push((connect(port, index)?, 0));
@@ -55,11 +58,41 @@ impl Streams {
         let (stream, taken) = &self.links[index];
         let bytes = pattern::at(pattern::salt(index), *taken, WRITE_BYTES);
         let socket = stream.as_raw_fd();
+        self.under_way += 1;
         self.ring.send_and_tell(socket, bytes, index as u64)
     }
 
     /// Writes for `length`.
     pub fn run(&mut self, length: Duration) -> io::Result<Flow> {
+        self.measure(length, |_| Ok(0))
+    }
+
+    /// Writes for `length` after a [`rest`](Streams::rest), and rests again, which counts.
+    pub fn slice(&mut self, length: Duration) -> io::Result<Flow> {
+        for index in 0..self.links.len() {
+            self.write(index)?;
+        }
+        self.measure(length, Streams::rest)
+    }
+
+    /// Lets the writes under way end, and gives the bytes that they brought.
+    pub fn rest(&mut self) -> io::Result<u64> {
+        let mut bytes = 0;
+        while self.under_way > 0 {
+            self.ring.enter()?;
+            while let Some((data, result, _)) = self.ring.completion() {
+                bytes += self.wrote(data as usize, result)?;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes for `length`, and then does `last`, whose bytes count too.
+    fn measure(
+        &mut self,
+        length: Duration,
+        last: fn(&mut Streams) -> io::Result<u64>,
+    ) -> io::Result<Flow> {
         let limit = Timespec::from(length);
         let timer = opcode::Timeout::new(&raw const limit)
             .build()
@@ -82,6 +115,7 @@ impl Streams {
                 self.write(data as usize)?;
             }
         }
+        bytes += last(self)?;
         Ok(Flow {
             bytes,
             elapsed: start.elapsed(),
@@ -94,20 +128,16 @@ impl Streams {
         if result <= 0 {
             return Err(io::Error::from_raw_os_error(-result));
         }
+        self.under_way -= 1;
         self.links[index].1 += result as u64;
         Ok(result as u64)
     }
 
     /// Lets the last writes end, and compares the server's count with ours on every connection.
     pub fn finish(mut self) -> io::Result<()> {
-        let mut left = self.links.len();
-        while left > 0 {
-            self.ring.enter()?;
-            while let Some((data, result, _)) = self.ring.completion() {
-                self.wrote(data as usize, result)?;
-                self.links[data as usize].0.shutdown(Shutdown::Write)?;
-                left -= 1;
-            }
+        self.rest()?;
+        for (stream, _) in &self.links {
+            stream.shutdown(Shutdown::Write)?;
         }
         for (stream, taken) in &mut self.links {
             stream.set_read_timeout(Some(Duration::from_secs(20)))?;

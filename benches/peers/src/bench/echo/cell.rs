@@ -145,6 +145,15 @@ impl Cell {
         name != BESIDE
     }
 
+    /// How many connections it has, busy and idle.
+    pub fn connections(&self) -> usize {
+        match self.work {
+            Work::Closed(spec) => spec.active + spec.idle,
+            Work::Beside(spec) => spec.active + spec.idle + 1,
+            Work::Stream(count) => count,
+        }
+    }
+
     /// What a request is, in the cell of this name.
     pub fn unit(name: &str) -> &'static str {
         if name.ends_with("stream") || name.ends_with("streams") {

@@ -20,7 +20,7 @@ pub enum Better {
 }
 
 /// Whether a server is one of the two bare loops.
-fn is_bare(server: &str) -> bool {
+pub fn is_bare(server: &str) -> bool {
     [Kind::BareRing, Kind::BareEpoll]
         .iter()
         .any(|kind| kind.name() == server)

@@ -105,7 +105,8 @@ impl Cells {
 /// Reads what is kept, and keeps `goals.md`.
 pub fn run(setting: &Setting) -> io::Result<()> {
     let echo = crate::bench::echo::book(setting)?;
-    let mut goals = echo::goals(&echo);
+    let paired = crate::bench::paired::book(setting)?;
+    let mut goals = echo::goals(&echo, &paired);
     goals.extend(parts::instructions(&instructions::book(setting)?));
     goals.extend(parts::system_calls(&syscalls::book(setting)?));
     goals.extend(parts::memory(&memory::book(setting)?));
