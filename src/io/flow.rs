@@ -127,7 +127,10 @@ impl Io {
     /// empties it, and the acknowledgements then pull the data on the reader's core, which took 1.1 to 1.5
     /// of the processor time of a bare ring with 64 streams. Eight shares in a row, armed at once, took
     /// 0.9 to 1.0, but some streams got nothing at all of 512 MiB; eight in a row in their order, fair
-    /// again, 1.2. So one share it is.
+    /// again, 1.2. Measured more closely (`benches/results/paired.md`) one share takes 1.04 to 1.10: its
+    /// core sends 2.6 times as many acknowledgements for as many bytes. Shares of 256 KiB took 0.97 of
+    /// that and of 512 KiB 0.94 to 0.98; but a share is also what a stream brings in a turn, and what one
+    /// that nobody reads may hold. So one it is, of 128 KiB.
     pub(super) fn resume_recv(&mut self, index: u32) {
         let Some(conn) = self.conns.get_mut(index as usize) else {
             return;

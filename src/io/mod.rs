@@ -62,6 +62,12 @@ use tally::Tally;
 use timer::{Timer, ticks_gone};
 
 /// See the module.
+///
+/// The compiler orders the fields. With those that each turn touches side by side, here, in the driver
+/// and in the connections, an echo touched 70 lines of the cache with data and not 77, and took 0.995 of
+/// the processor time, with quartiles of 0.98 to 1.01; with what is rare out of the core's loop 113 lines
+/// of code and not 126, and as much time. The next task fetched while one is polled: 0.98 to 1.01 at
+/// 1,000 connections. None of it is worth its price.
 pub(crate) struct Io {
     /// The ring.
     pub(crate) driver: Driver,

@@ -20,6 +20,10 @@
 //! bare ring's, and 0.9. Where streams want them, each several at once, the ring goes back to the first
 //! few. What was never out of the stock is no memory yet.
 //!
+//! All buffers begin in the same set of the first cache. Each 64 bytes further apart, so that the small
+//! requests in them share none, 1, 64 and 1,000 connections had 0.98 to 1.01 of the rate, and with 8
+//! buffers to begin with too.
+//!
 //! A chunk keeps the pool alive, so it may outlive the ring (in a thread-local, say): then its
 //! buffer goes back into memory that no kernel reads any more, and the last one frees it.
 
