@@ -2,21 +2,32 @@
 
 #![forbid(unsafe_code)]
 
-use std::panic::Location;
+use std::panic::{Location, RefUnwindSafe, UnwindSafe};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use crate::mailbox::{Letter, Work};
 use crate::panics::quietly;
 use crate::sync::{Arc, Mutex, lock};
 use crate::task::JoinError;
 
-/// What the task and its handle share.
-struct Cell<T> {
-    /// The outcome, or who waits for it.
-    state: Mutex<State<T>>,
+/// What the letter, the task and the handle share.
+struct Posted<B, T> {
+    /// What each of them leaves for the others.
+    inside: Mutex<Inside<B, T>>,
+    /// Where the task was spawned.
+    site: &'static Location<'static>,
 }
 
-/// See [`Cell`].
+/// See [`Posted`].
+struct Inside<B, T> {
+    /// Begins the task, until the letter is read.
+    begin: Option<B>,
+    /// The outcome, or who waits for it.
+    state: State<T>,
+}
+
+/// See [`Inside`].
 enum State<T> {
     /// The task has not ended.
     Pending(Option<Waker>),
@@ -26,35 +37,93 @@ enum State<T> {
     Taken,
 }
 
-impl<T> Cell<T> {
+/// The task's and the handle's view of [`Posted`], which do not know what it began with.
+trait Outcome<T>: Send + Sync {
     /// The outcome, if it is there.
     ///
     /// # Panics
     ///
     /// When it was taken before.
-    fn take_outcome(&self) -> Option<Result<T, JoinError>> {
-        let mut state = lock(&self.state);
+    fn take(&self) -> Option<Result<T, JoinError>>;
+
+    /// Leaves a waker for the outcome, unless that came meanwhile.
+    fn leave(&self, waker: Waker) -> Poll<Result<T, JoinError>>;
+
+    /// Hands the outcome over, once.
+    fn settle(&self, outcome: Result<T, JoinError>);
+
+    /// Whether the outcome is there, or was.
+    fn is_settled(&self) -> bool;
+}
+
+impl<B: Send, T: Send> Outcome<T> for Posted<B, T> {
+    fn take(&self) -> Option<Result<T, JoinError>> {
+        let state = &mut lock(&self.inside).state;
         if let State::Pending(_) = *state {
             return None;
         }
-        match std::mem::replace(&mut *state, State::Taken) {
+        match std::mem::replace(state, State::Taken) {
             State::Ended(outcome) => Some(outcome),
             _ => panic!("a RemoteHandle was polled again after it was ready"),
         }
     }
 
-    /// Leaves a waker for the outcome, unless that came meanwhile.
     fn leave(&self, waker: Waker) -> Poll<Result<T, JoinError>> {
-        let mut state = lock(&self.state);
-        let State::Pending(kept) = &mut *state else {
-            drop(state);
-            return self.take_outcome().map_or(Poll::Pending, Poll::Ready);
+        let mut inside = lock(&self.inside);
+        let State::Pending(kept) = &mut inside.state else {
+            drop(inside);
+            return self.take().map_or(Poll::Pending, Poll::Ready);
         };
         let replaced = kept.replace(waker);
         // A waker's destructor may be anything: not under the lock.
-        drop(state);
+        drop(inside);
         drop(replaced);
         Poll::Pending
+    }
+
+    fn settle(&self, outcome: Result<T, JoinError>) {
+        let before = std::mem::replace(&mut lock(&self.inside).state, State::Ended(outcome));
+        if let State::Pending(Some(waker)) = before {
+            // It may be a foreign one, and this a destructor while the task unwinds.
+            quietly(|| waker.wake());
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        !matches!(lock(&self.inside).state, State::Pending(_))
+    }
+}
+
+impl<B, T> Work for Posted<B, T>
+where
+    B: FnOnce(Promise<T>) + Send + 'static,
+    T: Send + 'static,
+{
+    fn run(self: Arc<Self>) {
+        let (begin, promise) = self.open();
+        if let Some(begin) = begin {
+            begin(promise);
+        }
+    }
+
+    fn forgo(self: Arc<Self>) {
+        let (begin, promise) = self.open();
+        // First: what is in there is a user's, and may panic.
+        drop(promise);
+        drop(begin);
+    }
+}
+
+impl<B, T> Posted<B, T>
+where
+    B: Send + 'static,
+    T: Send + 'static,
+{
+    /// What begins the task, and the promise to give it.
+    fn open(self: Arc<Self>) -> (Option<B>, Promise<T>) {
+        let begin = lock(&self.inside).begin.take();
+        let (site, outcome) = (self.site, Some(self as Arc<dyn Outcome<T>>));
+        (begin, Promise { outcome, site })
     }
 }
 
@@ -70,8 +139,8 @@ impl<T> Cell<T> {
 /// [is dropped](JoinError::is_dropped); every task that was taken has an outcome.
 #[must_use = "a dropped handle detaches the task; say `drop` if that is meant"]
 pub struct RemoteHandle<T> {
-    /// Shared with the promise.
-    cell: Arc<Cell<T>>,
+    /// Shared with the letter, and then with the promise.
+    outcome: Arc<dyn Outcome<T>>,
     /// Where the task was spawned.
     site: &'static Location<'static>,
 }
@@ -79,23 +148,28 @@ pub struct RemoteHandle<T> {
 /// The task's side: keeps the word given to the handle, whatever happens.
 pub(crate) struct Promise<T> {
     /// Shared with the handle; `None` once the outcome is there.
-    cell: Option<Arc<Cell<T>>>,
+    outcome: Option<Arc<dyn Outcome<T>>>,
     /// Where the task was spawned.
     site: &'static Location<'static>,
 }
 
-/// A promise and its handle.
-pub(crate) fn pair<T>(site: &'static Location<'static>) -> (Promise<T>, RemoteHandle<T>) {
-    let cell = Arc::new(Cell {
-        state: Mutex::new(State::Pending(None)),
-    });
-    (
-        Promise {
-            cell: Some(cell.clone()),
-            site,
-        },
-        RemoteHandle { cell, site },
-    )
+// As where the handle held what it shares by its name: all of that is behind a lock.
+impl<T> UnwindSafe for RemoteHandle<T> {}
+impl<T> RefUnwindSafe for RemoteHandle<T> {}
+
+/// A letter that lets `begin` keep a promise, and the handle to its outcome. A letter that nobody reads
+/// breaks it.
+pub(crate) fn pair<B, T>(begin: B, site: &'static Location<'static>) -> (Letter, RemoteHandle<T>)
+where
+    B: FnOnce(Promise<T>) + Send + 'static,
+    T: Send + 'static,
+{
+    let state = State::Pending(None);
+    let begin = Some(begin);
+    let inside = Mutex::new(Inside { begin, state });
+    let posted = Arc::new(Posted { inside, site });
+    let outcome = posted.clone();
+    (Letter::share(posted), RemoteHandle { outcome, site })
 }
 
 impl<T> Promise<T> {
@@ -123,13 +197,8 @@ impl<T> Promise<T> {
 
     /// Hands the outcome over, once.
     fn settle(&mut self, outcome: Result<T, JoinError>) {
-        let Some(cell) = self.cell.take() else {
-            return;
-        };
-        let before = std::mem::replace(&mut *lock(&cell.state), State::Ended(outcome));
-        if let State::Pending(Some(waker)) = before {
-            // It may be a foreign one, and this a destructor while the task unwinds.
-            quietly(|| waker.wake());
+        if let Some(shared) = self.outcome.take() {
+            shared.settle(outcome);
         }
     }
 }
@@ -144,7 +213,7 @@ impl<T> RemoteHandle<T> {
     /// Whether the task has ended.
     #[must_use]
     pub fn is_finished(&self) -> bool {
-        !matches!(*lock(&self.cell.state), State::Pending(_))
+        self.outcome.is_settled()
     }
 }
 
@@ -155,11 +224,11 @@ impl<T> Future for RemoteHandle<T> {
     ///
     /// When polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Some(outcome) = self.cell.take_outcome() {
+        if let Some(outcome) = self.outcome.take() {
             return Poll::Ready(outcome);
         }
         // A waker's clone may be anything: not under the lock.
-        self.cell.leave(context.waker().clone())
+        self.outcome.leave(context.waker().clone())
     }
 }
 
@@ -190,10 +259,10 @@ mod tests {
 
     #[test]
     fn an_outcome_that_came_while_the_waker_was_cloned_is_taken_at_once() {
-        let (promise, handle) = pair::<()>(Location::caller());
-        assert!(handle.cell.take_outcome().is_none());
-        drop(promise);
-        assert!(handle.cell.leave(Waker::noop().clone()).is_ready());
+        let (letter, handle) = pair(drop::<Promise<()>>, Location::caller());
+        assert!(handle.outcome.take().is_none());
+        drop(letter);
+        assert!(handle.outcome.leave(Waker::noop().clone()).is_ready());
     }
 
     /// The other thread settles anywhere in the poll: before it, while the waker is cloned, after.
@@ -201,11 +270,11 @@ mod tests {
     fn an_outcome_that_comes_in_the_midst_of_a_poll_is_never_missed() {
         let waker = Waker::from(std::sync::Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let (send, promises) = std::sync::mpsc::channel::<Promise<()>>();
-        let settling = thread::spawn(move || promises.into_iter().for_each(drop));
+        let (send, letters) = std::sync::mpsc::channel::<Letter>();
+        let settling = thread::spawn(move || letters.into_iter().for_each(Letter::run));
         for round in 0..20_000_u32 {
-            let (promise, mut handle) = pair::<()>(Location::caller());
-            send.send(promise).expect("the thread settles");
+            let (letter, mut handle) = pair(drop::<Promise<()>>, Location::caller());
+            send.send(letter).expect("the thread settles");
             for _ in 0..round % 64 {
                 std::hint::spin_loop();
             }

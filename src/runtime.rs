@@ -15,6 +15,7 @@ use crate::context;
 use crate::core::{self, Setup};
 use crate::error::{Error, ErrorKind, Result};
 use crate::handle::{Core, Handle};
+use crate::mailbox::Letter;
 use crate::net::Listener;
 use crate::report::Report;
 use crate::ring::sys::clock::Clock;
@@ -207,7 +208,7 @@ impl Runtime {
         let sending = lock(&all_sent);
         for station in &self.shared.stations {
             let (main, all_sent) = (main.clone(), all_sent.clone());
-            let letter = Box::new(move || {
+            let letter = Letter::of(move || {
                 // This thread needs a processor for a few stores and rings; nothing else is waited
                 // for here, and never again.
                 drop(lock(&all_sent));

@@ -384,6 +384,7 @@ impl Orders {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mailbox::Letter;
 
     fn station() -> Station {
         Station::new(Arc::new(EventFd::new().expect("an eventfd")), 0)
@@ -394,9 +395,14 @@ mod tests {
         let station = station();
         station.set_quiet();
         let first = station.quiet_reading().expect("quiet, no letters");
-        assert!(station.mailbox.post(Box::new(|| {}), &station.sent).is_ok());
+        assert!(
+            station
+                .mailbox
+                .post(Letter::of(|| {}), &station.sent)
+                .is_ok()
+        );
         assert_eq!(station.quiet_reading(), None, "a letter waits");
-        station.mailbox.take().expect("the letter")();
+        station.mailbox.take().expect("the letter").run();
         station.break_quiet();
         station.handled.fetch_add(1, Ordering::SeqCst);
         assert_eq!(station.quiet_reading(), None, "its work may go on");

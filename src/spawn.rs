@@ -8,9 +8,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::context;
-use crate::mailbox::Letter;
 use crate::phase::Phase;
-use crate::remote::{self, RemoteHandle};
+use crate::remote::{self, Promise, RemoteHandle};
 use crate::shared::Shared;
 use crate::sync::Arc;
 use crate::task::{JoinHandle, Kind};
@@ -269,7 +268,6 @@ where
         let why = Refusal::NoCore;
         return Err(Refused { future: start, why });
     };
-    let (promise, handle) = remote::pair(site);
     let sent = match from {
         Some(index) => &shared.stations[index].sent,
         None => &shared.foreign_letters,
@@ -278,14 +276,15 @@ where
     let Some(admitted) = station.mailbox.admit() else {
         return Err(Refused::stopping(start, shared));
     };
-    let letter: Letter = Box::new(move || {
+    let begin = move |promise: Promise<Fut::Output>| {
         let Some(local) = context::current() else {
             return;
         };
         let task = promise.keep(async move { start().await });
         // Refused: the promise is dropped with the future and says so to the handle.
         let _refused = local.spawn(task, Kind::Essential, site);
-    });
+    };
+    let (letter, handle) = remote::pair(begin, site);
     admitted.post(letter, sent);
     Ok(handle)
 }

@@ -207,6 +207,10 @@ fn turn(
 fn read_letters(local: &Local) {
     let station = local.station();
     for _ in 0..LETTER_BUDGET {
+        if station.mailbox.is_empty() {
+            return;
+        }
+        // Perhaps its sender is about to put it in: then the next turn finds it.
         let Some(letter) = station.mailbox.take() else {
             return;
         };
@@ -216,7 +220,7 @@ fn read_letters(local: &Local) {
             io.activity_ns = io.now_ns;
         }
         // Letters are the crate's own closures round a user's; a panic in one is that user's.
-        quietly(letter);
+        quietly(|| letter.run());
         station.handled.fetch_add(1, Ordering::SeqCst);
     }
 }

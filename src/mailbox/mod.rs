@@ -5,18 +5,17 @@
 //! So no accepted letter is ever without an outcome.
 
 mod bell;
+mod letter;
 #[cfg(all(test, loom))]
 mod models;
 mod queue;
 
 pub(crate) use bell::Bell;
+pub(crate) use letter::{Letter, Work};
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Arc, yield_now};
 use queue::Queue;
-
-/// Work for a core: run there, in the turn that reads it.
-pub(crate) type Letter = Box<dyn FnOnce() + Send>;
 
 /// The bit of `gate` that says no further letter is taken.
 const CLOSED: u64 = 1 << 63;
@@ -25,32 +24,35 @@ const CLOSED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     /// Letters in the order they came.
-    queue: Queue<Sealed>,
-    /// How many senders are between asking and having put their letter in; the top bit says that
-    /// the mailbox is closed, set once by the owner, never cleared.
-    gate: AtomicU64,
-    /// Letters taken in, ever.
-    received: AtomicU64,
-    /// Wakes the core.
+    queue: Queue<Letter>,
+    /// Letters taken out, ever.
+    taken: Taken,
+    /// Wakes the core, and has the door.
     bell: Arc<Bell>,
 }
 
-/// A letter, made printable.
-struct Sealed(Letter);
-
-impl std::fmt::Debug for Sealed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Letter")
-    }
+/// Where letters come in.
+#[derive(Debug, Default)]
+struct Door {
+    /// How many senders are between asking and having put their letter in; the top bit says that
+    /// the mailbox is closed, set once by the owner, never cleared.
+    gate: AtomicU64,
+    /// Letters taken in, ever. Goes up before a letter is in.
+    received: AtomicU64,
 }
+
+/// A count that only the owner of a mailbox touches: in a line of the cache of its own, for senders
+/// read what stands beside it.
+#[derive(Debug, Default)]
+#[cfg_attr(not(loom), repr(align(128)))]
+struct Taken(AtomicU64);
 
 impl Mailbox {
     /// An open mailbox whose letters ring `bell`.
     pub(crate) fn new(bell: Arc<Bell>) -> Mailbox {
         Mailbox {
             queue: Queue::new(),
-            gate: AtomicU64::new(0),
-            received: AtomicU64::new(0),
+            taken: Taken::default(),
             bell,
         }
     }
@@ -62,7 +64,7 @@ impl Mailbox {
     #[inline]
     pub(crate) fn admit(&self) -> Option<Admitted<'_>> {
         // Acquire: pairs with `close`. Counting ourselves first is what makes the owner wait.
-        let before = self.gate.fetch_add(1, Ordering::Acquire);
+        let before = self.bell.door.gate.fetch_add(1, Ordering::Acquire);
         let admitted = Admitted { mailbox: self };
         (before & CLOSED == 0).then_some(admitted)
     }
@@ -81,28 +83,34 @@ impl Mailbox {
 
     /// The next letter. Owner only.
     pub(crate) fn take(&self) -> Option<Letter> {
-        self.queue.pop().map(|sealed| sealed.0)
+        let letter = self.queue.pop()?;
+        let taken = self.taken.0.load(Ordering::Relaxed);
+        self.taken.0.store(taken + 1, Ordering::Relaxed);
+        Some(letter)
     }
 
-    /// Whether no letter waits.
+    /// Whether no letter waits or is about to be put in. Owner only.
+    ///
+    /// By the counts: the ends of the queue are the senders' and stay in their caches.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
+        self.bell.door.received.load(Ordering::Relaxed) == self.taken.0.load(Ordering::Relaxed)
     }
 
     /// Letters taken in, ever.
     pub(crate) fn received(&self) -> u64 {
-        self.received.load(Ordering::Acquire)
+        self.bell.door.received.load(Ordering::Acquire)
     }
 
     /// Takes no further letter. What is in the queue when this returns is all there will ever be.
     /// Owner only.
     pub(crate) fn close(&self) {
-        let mut senders = self.gate.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
+        let gate = &self.bell.door.gate;
+        let mut senders = gate.fetch_or(CLOSED, Ordering::AcqRel) & !CLOSED;
         while senders != 0 {
             // A sender is between two statements; it needs the processor, not our patience.
             yield_now();
-            senders = self.gate.load(Ordering::Acquire) & !CLOSED;
+            senders = gate.load(Ordering::Acquire) & !CLOSED;
         }
     }
 }
@@ -124,8 +132,8 @@ impl Admitted<'_> {
     pub(crate) fn post(self, letter: Letter, sent: &AtomicU64) {
         let mailbox = self.mailbox;
         sent.fetch_add(1, Ordering::Relaxed);
-        mailbox.received.fetch_add(1, Ordering::Relaxed);
-        mailbox.queue.push(Sealed(letter));
+        mailbox.bell.door.received.fetch_add(1, Ordering::Relaxed);
+        mailbox.queue.push(letter);
         drop(self);
         mailbox.bell.ring();
     }
@@ -135,7 +143,7 @@ impl Drop for Admitted<'_> {
     #[inline]
     fn drop(&mut self) {
         // Release: the owner that sees us gone sees our letter.
-        self.mailbox.gate.fetch_sub(1, Ordering::Release);
+        self.mailbox.bell.door.gate.fetch_sub(1, Ordering::Release);
     }
 }
 
@@ -157,7 +165,7 @@ mod tests {
     /// Posts so many letters, and tells whether any of them rang the alarm.
     fn rings(mailbox: &Mailbox, alarm: &EventFd, letters: usize) -> bool {
         for _ in 0..letters {
-            let posted = mailbox.post(Box::new(|| {}), &AtomicU64::new(0));
+            let posted = mailbox.post(Letter::of(|| {}), &AtomicU64::new(0));
             assert!(posted.is_ok(), "the mailbox is open");
         }
         // Readable exactly when its counter is not zero: somebody made the system call.
@@ -199,13 +207,13 @@ mod tests {
         let inside = ran.clone();
         let letter = mailbox
             .post(
-                Box::new(move || {
+                Letter::of(move || {
                     inside.fetch_add(1, Ordering::Relaxed);
                 }),
                 &AtomicU64::new(0),
             )
             .expect_err("the mailbox is closed");
-        letter();
+        letter.run();
         assert_eq!(ran.load(Ordering::Relaxed), 1);
         assert_eq!(mailbox.received(), 0);
     }
@@ -215,7 +223,11 @@ mod tests {
         let mailbox = mailbox();
         let sent = AtomicU64::new(0);
         let admitted = mailbox.admit().expect("the mailbox is open");
-        assert_eq!(mailbox.gate.load(Ordering::Relaxed), 1, "it is waited for");
+        assert_eq!(
+            mailbox.bell.door.gate.load(Ordering::Relaxed),
+            1,
+            "it is waited for"
+        );
         std::thread::scope(|scope| {
             let owner = scope.spawn(|| {
                 mailbox.close();
@@ -225,13 +237,13 @@ mod tests {
                 std::thread::yield_now();
             }
             // It is closed to others now, and the owner has not looked yet.
-            admitted.post(Box::new(|| {}), &sent);
+            admitted.post(Letter::of(|| {}), &sent);
             assert!(owner.join().expect("the owner"), "the letter was missed");
         });
         assert_eq!(mailbox.received(), 1);
         assert!(mailbox.admit().is_none());
         assert_eq!(
-            mailbox.gate.load(Ordering::Relaxed),
+            mailbox.bell.door.gate.load(Ordering::Relaxed),
             CLOSED,
             "nobody is left inside"
         );
@@ -249,7 +261,7 @@ mod tests {
                         scope.spawn(|| {
                             let post = |_: &usize| {
                                 let ran = ran.clone();
-                                let letter = Box::new(move || {
+                                let letter = Letter::of(move || {
                                     ran.fetch_add(1, Ordering::Relaxed);
                                 });
                                 mailbox.post(letter, &sent).is_ok()
@@ -260,7 +272,7 @@ mod tests {
                     .collect();
                 mailbox.close();
                 while let Some(letter) = mailbox.take() {
-                    letter();
+                    letter.run();
                 }
                 senders
                     .into_iter()

@@ -38,7 +38,7 @@ impl Model {
     /// Whether a letter was taken.
     fn post(&self) -> bool {
         let ran = self.ran.clone();
-        let letter = Box::new(move || {
+        let letter = Letter::of(move || {
             ran.fetch_add(1, Ordering::Relaxed);
         });
         self.mailbox.post(letter, &self.sent).is_ok()
@@ -47,7 +47,7 @@ impl Model {
     /// Runs the letters that are found. How many.
     fn read(&self) -> usize {
         let letters = std::iter::from_fn(|| self.mailbox.take());
-        letters.map(|letter| letter()).count()
+        letters.map(Letter::run).count()
     }
 }
 

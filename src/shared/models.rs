@@ -6,6 +6,7 @@
 use loom::thread;
 
 use super::*;
+use crate::mailbox::Letter;
 use crate::sync::model;
 
 /// Instants that all have the same value.
@@ -76,9 +77,9 @@ fn read_letter(station: &Station, next: Option<&Station>) -> bool {
         return false;
     };
     station.break_quiet();
-    letter();
+    letter.run();
     if let Some(next) = next {
-        let posted = next.mailbox.post(Box::new(|| {}), &station.sent);
+        let posted = next.mailbox.post(Letter::of(|| {}), &station.sent);
         assert!(posted.is_ok(), "it is open");
     }
     station.handled.fetch_add(1, Ordering::SeqCst);
@@ -95,7 +96,7 @@ fn no_letter_is_on_its_way_when_two_readings_of_all_stations_say_quiet() {
             station.set_quiet();
         }
         // A letter that is there already, at the one read last, which leads to one for the other.
-        assert!(two.mailbox.post(Box::new(|| {}), &two.sent).is_ok());
+        assert!(two.mailbox.post(Letter::of(|| {}), &two.sent).is_ok());
         let theirs = stations.clone();
         let first = thread::spawn(move || {
             let [one, two] = &*theirs;
@@ -139,7 +140,7 @@ fn no_letter_goes_to_and_fro_between_two_readings_that_say_quiet() {
         for station in [one, two] {
             station.set_quiet();
         }
-        assert!(two.mailbox.post(Box::new(|| {}), &two.sent).is_ok());
+        assert!(two.mailbox.post(Letter::of(|| {}), &two.sent).is_ok());
         // Each reads what is there and sends it on; the one whose letter it is at first, twice.
         let core = |at: usize, times: usize| {
             let stations = stations.clone();

@@ -5,6 +5,7 @@
 
 use super::Coordinator;
 use crate::hooks::unrun;
+use crate::mailbox::Letter;
 use crate::report::ms_from;
 use crate::shared::progress;
 
@@ -83,7 +84,7 @@ impl Coordinator {
             if is_gone(core) || self.watches[core].is_stuck() {
                 continue;
             }
-            let letter = Box::new(crate::core::run_process_hooks);
+            let letter = Letter::of(crate::core::run_process_hooks);
             if station
                 .mailbox
                 .post(letter, &self.shared.foreign_letters)

@@ -9,6 +9,7 @@ use crate::config::Shutdown;
 use crate::core::quiet::Quiet;
 use crate::guard::Guard;
 use crate::kept;
+use crate::mailbox::Letter;
 use crate::phase::Instants;
 use crate::ring::sys::clock::Clock;
 use crate::ring::sys::event::EventFd;
@@ -359,7 +360,7 @@ impl Played {
             // Refused in Closing, as it should be.
             let _refused = shared.stations[to]
                 .mailbox
-                .post(Box::new(|| {}), &station.sent);
+                .post(Letter::of(|| {}), &station.sent);
         }
     }
 
