@@ -44,8 +44,12 @@ impl Io {
         // Behind the peer's FIN no receive is there to say that it has reset the connection since: as
         // one does that is sent something when it is gone. Nothing will be acknowledged any more.
         if conn.send.is_none() && transfer.is_over && owed > u64::from(fin_sent) {
+            let unsent = conn.unsent();
             let last = self.losses(index, End::PeerReset);
-            return self.end(index, last);
+            // It was still open when what it owes was looked at first: with nothing lost it has taken
+            // all since then, and ended in order.
+            let in_order = unsent == 0 && last.unacked == 0;
+            return self.end(index, if in_order { Last::clean(end) } else { last });
         }
         // What is owed says nothing here: a send in flight refills the socket as fast as the peer
         // empties it.

@@ -9,6 +9,7 @@ use super::super::conn::Origin;
 use super::super::tally::End;
 use super::{ROUNDS_MOST, World, Worlds};
 use crate::ring::fake::hand::Sent;
+use crate::ring::fake::kernel::Kernel;
 use crate::ring::sequences::{Watched, each_sequence};
 
 /// What can happen to a connection.
@@ -263,4 +264,27 @@ fn a_connection_closes_once_and_counts_every_byte_in_every_sequence_of_four_even
     let play = |sequence: &[Event]| Connection::new(worlds.next()).play(sequence);
     let whole = each_sequence(&EVENTS, 4, play);
     assert!(whole > 1_000, "only {whole} sequences were possible");
+}
+
+/// What it owed was looked at before the peer took it, and how it stands after: an end in order, which
+/// two looks at two moments would take for a reset.
+#[test]
+fn a_peer_that_takes_all_and_ends_between_two_looks_has_not_reset() {
+    let mut worlds = Worlds::default();
+    let mut connection = Connection::new(worlds.next());
+    let (conn, socket) = (connection.conn, connection.socket);
+    for event in [Event::Write, Event::SendAll, Event::Drop] {
+        assert_eq!(connection.step(event), Ok(true), "{event:?}");
+    }
+    let world = connection.world;
+    world.kernel(|kernel| kernel.ends_between_looks(socket));
+    for _ in 0..ROUNDS_MOST {
+        world.time_goes_on();
+        world.turn();
+        world.kernel(Kernel::ends_cancelled);
+    }
+    assert!(!world.io.conns.contains(conn as usize), "it is over");
+    let ends = world.io.tally.ends;
+    assert_eq!((ends.peer_reset, ends.by_handler), (0, 1), "{ends:?}");
+    assert_eq!(world.lost(), 0);
 }

@@ -30,12 +30,18 @@ fn refuse<T>(errno: i32) -> io::Result<T> {
 
 pub(crate) fn transfer(fd: BorrowedFd<'_>) -> Option<io::Result<Transfer>> {
     ask(fd, |kernel, at| {
-        let socket = &kernel.sockets[at];
+        let socket = &mut kernel.sockets[at];
+        let ends = socket.ends_when_asked;
+        if ends {
+            socket.acked = socket.sent.len() as u64;
+            socket.fin_acked = socket.fin_sent;
+            socket.fin_came = true;
+        }
         Ok(Transfer {
             round_trip: socket.round_trip,
             // The SYN counts, and so does the FIN.
             acked: socket.acked + 1 + u64::from(socket.fin_acked),
-            is_over: socket.dead,
+            is_over: socket.dead || ends,
         })
     })
 }

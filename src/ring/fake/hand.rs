@@ -187,6 +187,11 @@ impl Kernel {
         possible
     }
 
+    /// The peer will take all and end in order between two looks at the socket.
+    pub(crate) fn ends_between_looks(&mut self, socket: usize) {
+        self.sockets[socket].ends_when_asked = true;
+    }
+
     /// The first operation that was cancelled ends for it.
     pub(crate) fn ends_cancelled(&mut self) -> bool {
         let doomed = self.ops.iter().position(|op| op.doomed);

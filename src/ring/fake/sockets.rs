@@ -49,6 +49,8 @@ pub(super) struct Socket {
     pub(super) fin_acked: bool,
     /// Whether something went wrong with a send: then not all may be taken that was handed over.
     pub(super) failed: bool,
+    /// Whether the peer takes all and ends in order the moment it is asked how far the transfer is.
+    pub(super) ends_when_asked: bool,
     /// Whether its last receive found no buffer.
     pub(super) starved: bool,
     /// Whether its last receive ended with bytes, and more bytes were there.
@@ -101,6 +103,7 @@ impl Socket {
             fin_sent: false,
             fin_acked: false,
             failed: false,
+            ends_when_asked: false,
             starved: false,
             cut_short: false,
             round_trip,
